@@ -1,0 +1,329 @@
+package serve
+
+import (
+	"bytes"
+	"encoding"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+	"sync"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// jsonDepthMax bounds the nesting of arrays and objects in a request.
+const jsonDepthMax = 64
+
+// JSON answers status with v as JSON. Nothing is written when v does not encode, so the handler can return the error.
+func JSON(w http.ResponseWriter, status int, v any) error {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false) // the type is application/json and nosniff is set: <, > and & need no disguise
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("serve: encode answer: %w", err)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(buf.Len()))
+	if h.Get("Cache-Control") == "" {
+		h.Set("Cache-Control", "no-store")
+	}
+	w.WriteHeader(status)
+	_, err := w.Write(buf.Bytes())
+	return err
+}
+
+// Decode reads a request's whole body, which must be exactly one JSON value that fits v, into v (a pointer). It is
+// strict where encoding/json is lenient: a key that is unknown or written in another case, a key that comes twice (at any
+// depth), invalid UTF-8, a lone surrogate escape, nesting over 64 levels, null for the whole and data after the value are
+// all errors. Every error is a problem: 400 that names the field or the byte offset, 408, 413, or 415 for a content type
+// other than application/json.
+func Decode(r *http.Request, v any) error {
+	if err := checkJSONType(r.Header); err != nil {
+		return err
+	}
+	data, err := io.ReadAll(r.Body)
+	if err != nil {
+		return bodyProblem(err)
+	}
+	return decodeJSON(data, v)
+}
+
+func checkJSONType(h http.Header) error {
+	ct := h.Get("Content-Type")
+	media, params, err := mime.ParseMediaType(ct)
+	charset, hasCharset := params["charset"]
+	if err != nil || media != "application/json" || hasCharset && !strings.EqualFold(charset, "utf-8") {
+		return Problem(http.StatusUnsupportedMediaType, "content-type", "Content-Type is %q; want application/json", ct)
+	}
+	if ce := h.Get("Content-Encoding"); ce != "" && ce != "identity" {
+		return Problem(http.StatusUnsupportedMediaType, "content-encoding", "Content-Encoding %q is not understood", ce).
+			withHeader("Accept-Encoding", "identity")
+	}
+	return nil
+}
+
+// decodeJSON is Decode for bytes.
+func decodeJSON(data []byte, v any) error {
+	if len(bytes.TrimSpace(data)) == 0 {
+		return Problem(http.StatusBadRequest, "json-empty", "the body is empty; want JSON")
+	}
+	if i := invalidUTF8(data); i >= 0 {
+		return Problem(http.StatusBadRequest, "json-encoding", "invalid UTF-8 at byte %d", i)
+	}
+	var whole json.RawMessage
+	if err := json.Unmarshal(data, &whole); err != nil {
+		var syntax *json.SyntaxError
+		if errors.As(err, &syntax) {
+			return Problem(http.StatusBadRequest, "json-syntax", "%v, at byte %d", err, max(syntax.Offset-1, 0))
+		}
+		return Problem(http.StatusBadRequest, "json-syntax", "%v", err)
+	}
+	target := reflect.TypeOf(v)
+	if bytes.Equal(bytes.TrimSpace(data), []byte("null")) {
+		return Problem(http.StatusBadRequest, "json-type", "the body is null")
+	}
+	walk := jsonWalk{data: data}
+	if err := walk.value(target, "", 0); err != nil {
+		return err
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields() // the walk found them already, but for rare kinds of embedding
+	err := dec.Decode(v)
+	var wrong *json.UnmarshalTypeError
+	var invalid *json.InvalidUnmarshalError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &invalid):
+		panic("serve: Decode: " + err.Error())
+	case errors.As(err, &wrong):
+		return Problem(http.StatusBadRequest, "json-type", "%s is a %s; want %s", fieldName(wrong.Field), wrong.Value, kindName(wrong.Type))
+	}
+	return Problem(http.StatusBadRequest, "json-value", "%v", err) // from an UnmarshalJSON or UnmarshalText of v's
+}
+
+// invalidUTF8 returns the offset of the first byte that is not part of valid UTF-8, or -1.
+func invalidUTF8(data []byte) int {
+	if utf8.Valid(data) {
+		return -1
+	}
+	for i := 0; ; {
+		r, size := utf8.DecodeRune(data[i:])
+		if r == utf8.RuneError && size <= 1 {
+			return i
+		}
+		i += size
+	}
+}
+
+func fieldName(path string) string {
+	if path == "" {
+		return "the body"
+	}
+	return strconv.Quote(path)
+}
+
+// kindName says a Go type in the words of JSON.
+func kindName(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return "a whole number in range"
+	}
+	return "another type"
+}
+
+// jsonWalk goes through a syntactically valid JSON text beside the Go type that it is for, and finds what encoding/json
+// would let pass. It needs no error handling for syntax: that was checked before.
+type jsonWalk struct {
+	data []byte
+	pos  int
+}
+
+// next skips white space and the given byte, if it is there, and returns the byte that follows.
+func (j *jsonWalk) next(skip byte) byte {
+	for {
+		switch c := j.data[j.pos]; c {
+		case ' ', '\t', '\r', '\n':
+			j.pos++
+		default:
+			if c != skip {
+				return c
+			}
+			j.pos++
+			skip = 0
+		}
+	}
+}
+
+// value checks the value at pos, of type t (nil when nothing is known about it), whose name for messages is path.
+func (j *jsonWalk) value(t reflect.Type, path string, depth int) error {
+	if depth > jsonDepthMax {
+		return Problem(http.StatusBadRequest, "json-depth", "nested over %d levels at byte %d", jsonDepthMax, j.pos)
+	}
+	t = knownType(t)
+	switch j.next(0) {
+	case '{':
+		return j.object(t, path, depth)
+	case '[':
+		return j.array(t, path, depth)
+	case '"':
+		_, err := j.str()
+		return err
+	}
+	for j.pos < len(j.data) && !bytes.ContainsRune([]byte(" \t\r\n,]}"), rune(j.data[j.pos])) {
+		j.pos++
+	}
+	return nil
+}
+
+func (j *jsonWalk) array(t reflect.Type, path string, depth int) error {
+	var elem reflect.Type
+	if t != nil && (t.Kind() == reflect.Slice || t.Kind() == reflect.Array) {
+		elem = t.Elem()
+	}
+	c := j.next('[')
+	for i := 0; c != ']'; i++ {
+		if err := j.value(elem, path+"["+strconv.Itoa(i)+"]", depth+1); err != nil {
+			return err
+		}
+		c = j.next(',')
+	}
+	j.pos++
+	return nil
+}
+
+func (j *jsonWalk) object(t reflect.Type, path string, depth int) error {
+	var fields map[string]reflect.Type // nil: any key will do
+	var elem reflect.Type
+	if t != nil && t.Kind() == reflect.Struct {
+		fields = jsonFields(t)
+	} else if t != nil && t.Kind() == reflect.Map {
+		elem = t.Elem()
+	}
+	seen := map[string]bool{}
+	for c := j.next('{'); c != '}'; c = j.next(',') {
+		key, err := j.str()
+		if err != nil {
+			return err
+		}
+		name := strings.TrimPrefix(path+"."+key, ".")
+		if seen[key] {
+			return Problem(http.StatusBadRequest, "json-duplicate", "%q comes twice", name)
+		}
+		seen[key] = true
+		if fields != nil {
+			var known bool
+			if elem, known = fields[key]; !known {
+				return Problem(http.StatusBadRequest, "json-unknown-field", "%q is not a known field", name)
+			}
+		}
+		j.next(':')
+		if err := j.value(elem, name, depth+1); err != nil {
+			return err
+		}
+	}
+	j.pos++
+	return nil
+}
+
+// str reads the string at pos and refuses an escape that is half of a surrogate pair: encoding/json would turn it into
+// U+FFFD, so two different texts would become one.
+func (j *jsonWalk) str() (string, error) {
+	start := j.pos
+	escaped := false
+	for j.pos++; j.data[j.pos] != '"'; j.pos++ {
+		if j.data[j.pos] != '\\' {
+			continue
+		}
+		escaped = true
+		j.pos++
+		if j.data[j.pos] != 'u' {
+			continue
+		}
+		r := j.hex4()
+		if !utf16.IsSurrogate(r) {
+			continue
+		}
+		at, low := j.pos-5, rune(0)
+		if bytes.HasPrefix(j.data[j.pos+1:], []byte(`\u`)) {
+			j.pos += 2
+			low = j.hex4()
+		}
+		if utf16.DecodeRune(r, low) == utf8.RuneError {
+			return "", Problem(http.StatusBadRequest, "json-encoding", "half of a surrogate pair at byte %d", at)
+		}
+	}
+	j.pos++
+	raw := j.data[start:j.pos]
+	if !escaped {
+		return string(raw[1 : len(raw)-1]), nil
+	}
+	var s string
+	if err := json.Unmarshal(raw, &s); err != nil {
+		panic("serve: string of valid JSON does not decode: " + err.Error())
+	}
+	return s, nil
+}
+
+// hex4 reads the four digits behind the u at pos and leaves pos at the last of them.
+func (j *jsonWalk) hex4() rune {
+	n, _ := strconv.ParseUint(string(j.data[j.pos+1:j.pos+5]), 16, 16) // digits, by the syntax check
+	j.pos += 4
+	return rune(n)
+}
+
+var (
+	jsonUnmarshaler = reflect.TypeFor[json.Unmarshaler]()
+	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
+	fieldCache      sync.Map // reflect.Type → map[string]reflect.Type; bounded by the program's types
+)
+
+// knownType strips pointers from t; a type that decodes itself is not known.
+func knownType(t reflect.Type) reflect.Type {
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t == nil || reflect.PointerTo(t).Implements(jsonUnmarshaler) || reflect.PointerTo(t).Implements(textUnmarshaler) {
+		return nil
+	}
+	return t
+}
+
+// jsonFields returns the keys that encoding/json fills in a struct, with their types.
+func jsonFields(t reflect.Type) map[string]reflect.Type {
+	if m, ok := fieldCache.Load(t); ok {
+		return m.(map[string]reflect.Type)
+	}
+	m := map[string]reflect.Type{}
+	for _, f := range reflect.VisibleFields(t) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		promotes := f.Anonymous && name == "" && knownType(f.Type) != nil && knownType(f.Type).Kind() == reflect.Struct
+		if promotes || !f.IsExported() || f.Tag.Get("json") == "-" {
+			continue
+		}
+		if name == "" {
+			name = f.Name
+		}
+		m[name] = f.Type
+	}
+	fieldCache.Store(t, m)
+	return m
+}
