@@ -1,0 +1,325 @@
+package stream
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The benchmarks' clients live in a process of their own, so that only the server's side is measured: the test binary
+// run again with clientEnv set.
+const clientEnv = "STREAM_TEST_CLIENT"
+
+func TestMain(m *testing.M) {
+	if args := os.Getenv(clientEnv); args != "" {
+		addr, streams, _ := strings.Cut(args, " ")
+		n, _ := strconv.Atoi(streams)
+		if err := client(addr, n); err != nil {
+			fmt.Fprintln(os.Stderr, "client:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// client opens n streams, reads their response heads, says so by one 8-byte number (0) on stdout, and then counts the
+// line ends that it reads: each new total follows as 8 bytes, at most one a millisecond. It ends with its stdin.
+func client(addr string, n int) error {
+	epoll, err := syscall.EpollCreate1(0)
+	if err != nil {
+		return err
+	}
+	for range n {
+		fd, err := openStream(addr)
+		if err != nil {
+			return err
+		}
+		event := syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(fd)}
+		if err := syscall.EpollCtl(epoll, syscall.EPOLL_CTL_ADD, fd, &event); err != nil {
+			return err
+		}
+	}
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	report := func(total int) { os.Stdout.Write(binary.LittleEndian.AppendUint64(nil, uint64(total))) }
+	report(0)
+	events, buf := make([]syscall.EpollEvent, 256), make([]byte, 256<<10)
+	total, said, at := 0, 0, time.Now()
+	for {
+		k, _ := syscall.EpollWait(epoll, events, 1)
+		for _, e := range events[:max(k, 0)] {
+			got, _ := syscall.Read(int(e.Fd), buf)
+			if got <= 0 {
+				return fmt.Errorf("stream %d ended", e.Fd)
+			}
+			total += bytes.Count(buf[:got], []byte{'\n'})
+		}
+		if now := time.Now(); total > said && (k <= 0 || now.Sub(at) >= time.Millisecond) {
+			report(total)
+			said, at = total, now
+		}
+	}
+}
+
+// openStream returns the descriptor of a stream whose response head is read.
+func openStream(addr string) (int, error) {
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		return 0, err
+	}
+	defer nc.Close()
+	io.WriteString(nc, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	one := make([]byte, 1)
+	for end := 0; end < 4; {
+		if _, err := io.ReadFull(nc, one); err != nil {
+			return 0, err
+		}
+		if one[0] == "\r\n"[end%2] {
+			end++
+		} else {
+			end = 0
+		}
+	}
+	f, err := nc.(*net.TCPConn).File()
+	if err != nil {
+		return 0, err
+	}
+	return syscall.Dup(int(f.Fd()))
+}
+
+// crowd is a client process seen from here.
+type crowd struct {
+	cmd   *exec.Cmd
+	stdin io.Closer
+	mu    sync.Mutex
+	grown *sync.Cond
+	lines int   // guarded by mu
+	err   error // guarded by mu
+}
+
+func startCrowd(b testing.TB, addr string, n int) *crowd {
+	b.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", clientEnv, addr, n))
+	cmd.Stderr = os.Stderr
+	stdin, _ := cmd.StdinPipe()
+	stdout, _ := cmd.StdoutPipe()
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	w := &crowd{cmd: cmd, stdin: stdin}
+	w.grown = sync.NewCond(&w.mu)
+	totals := bufio.NewReader(stdout)
+	var total [8]byte
+	if _, err := io.ReadFull(totals, total[:]); err != nil {
+		b.Fatalf("client process: %v", err)
+	}
+	go func() {
+		for {
+			_, err := io.ReadFull(totals, total[:])
+			w.mu.Lock()
+			w.err = err
+			w.lines = int(binary.LittleEndian.Uint64(total[:]))
+			w.mu.Unlock()
+			w.grown.Broadcast()
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return w
+}
+
+// wait returns when the crowd has read so many lines.
+func (w *crowd) wait(lines int) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.lines < lines && w.err == nil {
+		w.grown.Wait()
+	}
+	return w.err
+}
+
+func (w *crowd) stop() {
+	w.stdin.Close()
+	w.cmd.Wait()
+}
+
+const (
+	benchPublishers = 8
+	benchStreams    = 1000
+	benchAhead      = 64 // events that publishers may be ahead of the slowest reader, together
+	linesPerEvent   = 4
+)
+
+// benchFrame is an event of 200 bytes and linesPerEvent lines.
+var benchFrame = AppendEvent(nil, "0123456789", "message", bytes.Repeat([]byte{'x'}, 200-15-15-8))
+
+// fanOut publishes for about d from eight goroutines, as fast as the readers come along, and returns deliveries per
+// second.
+func fanOut(b *testing.B, w *crowd, d time.Duration, publish func(publisher int)) float64 {
+	b.Helper()
+	var mu sync.Mutex
+	published := 0
+	begin := time.Now()
+	var publishers sync.WaitGroup
+	for i := range benchPublishers {
+		publishers.Go(func() {
+			for time.Since(begin) < d {
+				mu.Lock()
+				published++
+				ahead := published - benchAhead
+				mu.Unlock()
+				if err := w.wait(ahead * benchStreams * linesPerEvent); err != nil {
+					b.Error(err)
+					return
+				}
+				publish(i)
+			}
+		})
+	}
+	publishers.Wait()
+	if err := w.wait(published * benchStreams * linesPerEvent); err != nil {
+		b.Error(err)
+	}
+	return float64(published*benchStreams) / time.Since(begin).Seconds()
+}
+
+// BenchmarkFanOut measures deliveries per second: eight publishers, 1,000 streams that get everything, frames of 200
+// bytes, in one topic and in a topic for each publisher, beside a goroutine per stream that writes and flushes each
+// message.
+func BenchmarkFanOut(b *testing.B) {
+	const d = 3 * time.Second
+	for b.Loop() {
+		one := benchHub(b, d, func(int) Topic { return "room" })
+		eight := benchHub(b, d, func(publisher int) Topic { return Topic(strconv.Itoa(publisher)) })
+		naive := benchNaive(b, d)
+		b.ReportMetric(one, "deliveries/s")
+		b.ReportMetric(eight, "deliveries-8-topics/s")
+		b.ReportMetric(naive, "deliveries-naive/s")
+		b.ReportMetric(one/naive, "times-naive")
+	}
+}
+
+func benchHub(b *testing.B, d time.Duration, topic func(publisher int) Topic) float64 {
+	h := New(context.Background(), Config{})
+	defer h.Close()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := h.Accept(w, r, nil)
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		for i := range benchPublishers {
+			h.Subscribe(c, topic(i))
+		}
+		c.Uncork(nil)
+	}))
+	defer srv.Close()
+	w := startCrowd(b, srv.Listener.Addr().String(), benchStreams)
+	defer w.stop()
+	before := h.Stats()
+	rate := fanOut(b, w, d, func(i int) { h.Publish([]Event{{topic(i), benchFrame}}) })
+	after := h.Stats()
+	if after.Slow > 0 {
+		b.Errorf("%d streams cut", after.Slow)
+	}
+	deliveries := after.Deliveries - before.Deliveries
+	b.Logf("%.0f deliveries/s, %.4f writes per delivery, %d flushes", rate,
+		float64(after.Writes-before.Writes)/float64(deliveries), after.Flushes-before.Flushes)
+	return rate
+}
+
+// benchNaive is the usual way: net/http's goroutine per stream, a channel, a Flush per message.
+func benchNaive(b *testing.B, d time.Duration) float64 {
+	var mu sync.Mutex
+	var streams []chan []byte
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		frames := make(chan []byte, 256)
+		mu.Lock()
+		streams = append(streams, frames)
+		mu.Unlock()
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Transfer-Encoding", "identity") // no chunks: the client counts lines
+		flusher := w.(http.Flusher)
+		flusher.Flush()
+		for f := range frames {
+			w.Write(f)
+			flusher.Flush()
+		}
+	}))
+	defer srv.Close()
+	w := startCrowd(b, srv.Listener.Addr().String(), benchStreams)
+	defer w.stop()
+	rate := fanOut(b, w, d, func(int) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, s := range streams {
+			s <- benchFrame
+		}
+	})
+	for _, s := range streams {
+		close(s)
+	}
+	b.Logf("%.0f deliveries/s naive", rate)
+	return rate
+}
+
+// BenchmarkIdle measures what an idle stream costs the server: heap and stacks as the runtime sees them, and resident
+// memory as the kernel does, after 5,000 streams with one topic each were opened.
+func BenchmarkIdle(b *testing.B) {
+	const streams = 5000
+	for b.Loop() {
+		h := New(context.Background(), Config{})
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c, err := h.Accept(w, r, nil)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			h.Subscribe(c, "room")
+			c.Uncork(nil)
+		}))
+		heap, rss := memory()
+		w := startCrowd(b, srv.Listener.Addr().String(), streams)
+		heapAfter, rssAfter := memory()
+		if n := h.Stats().Streams; n != streams {
+			b.Fatalf("%d streams open, want %d", n, streams)
+		}
+		b.ReportMetric(float64(heapAfter-heap)/streams, "heap+stack-B/stream")
+		b.ReportMetric(float64(rssAfter-rss)/streams, "rss-B/stream")
+		w.stop()
+		srv.Close()
+		h.Close()
+	}
+}
+
+// memory returns the bytes of heap and stack spans in use, and the resident set.
+func memory() (inUse, rss int) {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	statm, _ := os.ReadFile("/proc/self/statm")
+	fields := strings.Fields(string(statm))
+	pages, _ := strconv.Atoi(fields[1])
+	return int(m.HeapInuse + m.StackInuse + m.MSpanInuse + m.GCSys), pages * os.Getpagesize()
+}
