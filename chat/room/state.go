@@ -214,7 +214,10 @@ func (s *State) applyCreated(f *Fact) []Event {
 	var events []Event
 	for _, name := range f.Members {
 		for _, e := range s.applySeat(r, name, true, f.ID) {
-			events = append(events, Event{Room: r.id, Join: e.Join}) // the room itself is the news, not each seat
+			if first { // the room itself is the news, not each seat
+				e.Name, e.Data = "", nil
+			}
+			events = append(events, e)
 		}
 	}
 	if !first {

@@ -232,7 +232,7 @@ func (s *State) Replay(name string, f *Fact) []Event {
 		return nil
 	}
 	if f.Kind == Left && f.Target == name && !s.seat(r, name) {
-		return []Event{{Name: "member", Room: r.id, Data: MemberEvent{r.id, name, false}}}
+		return []Event{{Name: "member", Room: r.id, Data: MemberEvent{r.id, name, false}, Part: name}}
 	}
 	if !s.seat(r, name) {
 		return nil
@@ -256,7 +256,13 @@ func (s *State) Replay(name string, f *Fact) []Event {
 }
 
 func (r *room) replayPosted(f *Fact) []Event {
-	if !r.visible(f.ID) {
+	if stays := r.stays(f.ID); stays != f.ID { // a copy: what was done to it is done to the message that stays
+		if r.deleted(stays) {
+			return []Event{{Name: "deleted", Room: r.id, Data: DeletedEvent{r.id, stays}}}
+		}
+		if _, edited := r.edits[stays]; edited {
+			return []Event{r.messageEvent("edited", stays, nil)}
+		}
 		return nil
 	}
 	var events []Event
