@@ -159,6 +159,8 @@ type position struct {
 	text  string
 }
 
+func newPosition() position { return position{text: nowhere} }
+
 type positionPart struct {
 	origin gossip.Origin
 	prefix string // all but the number

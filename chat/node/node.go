@@ -101,16 +101,17 @@ func Open(ctx context.Context, config Config) (*Node, error) {
 	}
 	config.Logger.Info("log opened", "report", report)
 	n := &Node{
-		config:  config,
-		start:   config.Now(),
-		file:    file,
-		clock:   room.NewClock(config.Name),
-		state:   room.New(),
-		journal: newJournal(file),
-		streams: make(map[string]map[*subscriber]struct{}),
-		ahead:   make(map[*subscriber]struct{}),
-		links:   make(map[string]*link),
-		kick:    make(chan struct{}, 1),
+		config:   config,
+		start:    config.Now(),
+		file:     file,
+		clock:    room.NewClock(config.Name),
+		state:    room.New(),
+		journal:  newJournal(file),
+		position: newPosition(),
+		streams:  make(map[string]map[*subscriber]struct{}),
+		ahead:    make(map[*subscriber]struct{}),
+		links:    make(map[string]*link),
+		kick:     make(chan struct{}, 1),
 	}
 	n.limits.init(config.SendsPerSecond)
 	n.presence.init()
@@ -149,10 +150,10 @@ func checkNames(config Config) error {
 	tags := map[uint16]string{}
 	for _, name := range append(sortedNames(config.Peers), config.Name) {
 		if err := gossip.ValidName(name); err != nil {
-			return fmt.Errorf("chat: node %q: %w", name, err)
+			return fmt.Errorf("NODE_ID or PEERS: %w", err)
 		}
 		if other, taken := tags[room.Tag(name)]; taken {
-			return fmt.Errorf("chat: nodes %q and %q would give out the same ids: rename one of them", other, name)
+			return fmt.Errorf("NODE_ID or PEERS: nodes %q and %q would give out the same ids: rename one of them", other, name)
 		}
 		tags[room.Tag(name)] = name
 	}

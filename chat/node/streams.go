@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"dongne/chat/room"
@@ -54,9 +55,9 @@ type subscriber struct {
 // Stream serves a stream of all that concerns user, from a position on, or from now. It returns when the stream runs;
 // it goes on without the caller.
 func (n *Node) Stream(w http.ResponseWriter, r *http.Request, user, from string) error {
-	position, err := gossip.ParseVector(from)
+	position, err := parsePosition(from)
 	if err != nil {
-		return fmt.Errorf("%w: %v", ErrPosition, err)
+		return err
 	}
 	s := &subscriber{user: user}
 	if err := n.reserve(s); err != nil {
@@ -98,6 +99,17 @@ func (n *Node) leave(s *subscriber) {
 		delete(n.streams, s.user)
 		n.presence.left(s.user, n.config.Now())
 	}
+}
+
+// nowhere is the position before the first entry: an empty id would take back the client's last one.
+const nowhere = "-"
+
+func parsePosition(text string) (gossip.Vector, error) {
+	position, err := gossip.ParseVector(strings.TrimPrefix(text, nowhere))
+	if err != nil {
+		err = fmt.Errorf("%w: %v", ErrPosition, err)
+	}
+	return position, err
 }
 
 // A start is where a stream begins.

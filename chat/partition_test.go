@@ -1,0 +1,116 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+// TestCut: both sides of a cut go on, and agree when it heals: messages are merged by id, what was deleted stays
+// deleted, and a message that a client sent on both sides with one key is one.
+func TestCut(t *testing.T) {
+	c := start(t, "n1", "n2")
+	ana1, ana2, bo2 := c.as("ana", "n1"), c.as("ana", "n2"), c.as("bo", "n2")
+	at2 := bo2.stream("")
+	at2.next("")
+	id := ana1.create("group", "bo")
+	at2.next("room")
+	old := ana1.post(id, "old")
+	at2.message("old")
+
+	c.link("n1", "n2", false)
+	at1 := c.as("bo", "n1").stream("")
+	at1.next("")
+	path := "/rooms/" + id.String() + "/messages"
+	early := ana1.post(id, "early", "Idempotency-Key", "retry")
+	first := ana1.post(id, "on-n1")
+	ana2.post(id, "early", "Idempotency-Key", "retry") // the client moved, and does not know that n1 took it
+	bo2.post(id, "on-n2")
+	ana1.do("DELETE", path+"/"+old.ID.String(), nil).want(204, "")
+	ana2.do("PATCH", path+"/"+old.ID.String(), `{"text":"edited elsewhere"}`).want(200, "")
+	ana2.do("PATCH", path+"/"+first.ID.String(), `{"text":"x"}`).want(404, "message-unknown") // not heard of yet
+	c.link("n1", "n2", true)
+
+	at1.message("on-n2")
+	at2.message("on-n1")
+	for !strings.Contains(at2.next("deleted").data, old.ID.String()) {
+	}
+	want := "early on-n1 on-n2"
+	if got := ana1.texts(id); got != want {
+		t.Errorf("n1 has %q, want %q", got, want)
+	}
+	if got := ana2.texts(id); got != want {
+		t.Errorf("n2 has %q, want %q", got, want)
+	}
+	if a, b := ana1.history(id), ana2.history(id); len(a) != len(b) || a[1].ID != early.ID || b[1].ID != early.ID {
+		t.Errorf("histories differ, or the later copy stayed:\n%v\n%v", a, b)
+	}
+}
+
+// TestRemovedBehindACut: n1 removes bo, n3 hears of it and takes a message; n2 gets the message without the removal.
+// It must not show it: entries take effect in causal order.
+func TestRemovedBehindACut(t *testing.T) {
+	c := start(t, "n1", "n2", "n3")
+	ana, bo := c.as("ana", "n1"), c.as("bo", "n2")
+	at3 := c.as("ana", "n3").stream("")
+	at3.next("")
+	stream := bo.stream("")
+	stream.next("")
+	id, rest := ana.create("group", "bo"), ana.create("group", "bo")
+	ana.post(rest, "before")
+	stream.message("before")
+	c.link("n1", "n2", false)
+	ana.do("DELETE", "/rooms/"+id.String()+"/members/bo", nil).want(204, "")
+	for !strings.Contains(at3.next("member").data, `"joined":false`) {
+	}
+	c.as("ana", "n3").post(id, "secret")
+	c.as("ana", "n3").post(rest, "after")
+	var told []string
+	for e, ok := stream.any(); ok && !strings.Contains(e.data, `"after"`); e, ok = stream.any() {
+		told = append(told, e.name+e.data)
+	}
+	if all := strings.Join(told, " "); strings.Contains(all, "secret") || !strings.Contains(all, `"joined":false`) {
+		t.Errorf("behind the cut bo hears %s", all)
+	}
+	bo.do("GET", "/rooms/"+id.String()+"/messages", nil).want(403, "not-a-member")
+}
+
+// TestMoves: a reader that has seen more than the node to which it moves gets what is new there, nothing twice when the
+// node catches up, and goes on from there.
+func TestMoves(t *testing.T) {
+	c := start(t, "n1", "n2")
+	ana1, bo2 := c.as("ana", "n1"), c.as("bo", "n2")
+	at2 := bo2.stream("")
+	at2.next("")
+	id := ana1.create("group", "bo")
+	at2.next("room")
+	at1 := c.as("bo", "n1").stream("")
+	at1.next("")
+	c.link("n1", "n2", false)
+	ana1.post(id, "seen on n1")
+	at1.message("seen on n1")
+	at1.close()
+	moved := bo2.stream(at1.id)
+	bo2.post(id, "new on n2")
+	moved.message("new on n2")
+	position := moved.id
+	again := bo2.stream(position) // and once more, still behind the cut
+	c.link("n1", "n2", true)
+	ana1.post(id, "end")
+	for _, s := range []*sse{moved, again} {
+		var texts []string
+		for {
+			var m messageJSON
+			if err := json.Unmarshal([]byte(s.next("message").data), &m); err != nil {
+				t.Fatal(err)
+			}
+			texts = append(texts, m.Text)
+			if m.Text == "end" {
+				break
+			}
+		}
+		if got := strings.Join(texts, ", "); got != "end" {
+			t.Errorf("after the move the stream tells %q, want the end alone", got)
+		}
+	}
+}
