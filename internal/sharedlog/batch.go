@@ -12,7 +12,8 @@ type Hash [sha256.Size]byte
 // Writer identifies one start of one process. Two processes, or two starts of one, never share a Writer.
 type Writer [16]byte
 
-// Position is a place in the log: a slot and its time in Unix milliseconds.
+// Position is a place in the log: a slot and its time in Unix nanoseconds: fine enough that a slot's time, which is above
+// that of the slot before, keeps to the clock however fast slots follow each other.
 type Position struct {
 	Slot uint64
 	Time int64
@@ -31,7 +32,7 @@ type Command struct {
 //	 0  4   magic "dSL1"; the digit is the version
 //	 4  4   number of commands
 //	 8  8   slot
-//	16  8   time, Unix milliseconds, above that of the slot before
+//	16  8   time, Unix nanoseconds, above that of the slot before
 //	24  16  writer
 //	40  8   n, the writer's own count of batches
 //	48  32  SHA-256 of the bytes of the slot before; zeros in slot 1

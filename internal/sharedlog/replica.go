@@ -11,13 +11,14 @@ type Machine[Q, R any] interface {
 	// Prepare turns requests into the commands of the slot that is about to be written: one Prepared per request, in
 	// order. What an earlier request of the same call did may be taken as done. If any of them has a command, Apply of
 	// exactly these commands or Abandon comes before the next Prepare; Abandon first when another's batch is applied.
+	// The slice of requests is valid during the call; the answer stays unchanged until the next one.
 	Prepare(at Position, requests []Q) []Prepared[R]
 	// Apply applies a slot, ours or another's, in slot order, and returns one R per command. It must depend on the
 	// batch and the state alone.
 	Apply(b *Batch) []R
 	// Abandon says that the last prepared commands did not land. Their requests are prepared anew or refused.
 	Abandon()
-	// Snapshot returns the state; false from a machine that takes none.
+	// Snapshot returns the state after the last Apply; false from a machine that takes none.
 	Snapshot() ([]byte, bool)
 	// Restore replaces the state by that of a snapshot.
 	Restore(state []byte) error
@@ -113,9 +114,6 @@ func NewReplica[Q, R any](machine Machine[Q, R], config Config) *Replica[Q, R] {
 // Last returns the position of the last applied slot.
 func (r *Replica[Q, R]) Last() Position { return r.last }
 
-// LastHash returns the hash of the last applied slot's bytes.
-func (r *Replica[Q, R]) LastHash() Hash { return r.hash }
-
 // Waiting returns how many requests are not yet part of a batch.
 func (r *Replica[Q, R]) Waiting() int { return len(r.queue) }
 
@@ -145,7 +143,7 @@ func (r *Replica[Q, R]) Answers() []Answer[R] {
 }
 
 // Next returns the operation to perform now; OpNone when one is under way or there is nothing to do. now is the time in
-// Unix milliseconds that a new batch proposes.
+// Unix nanoseconds that a new batch proposes.
 func (r *Replica[Q, R]) Next(now int64) Op {
 	if r.busy != OpNone || r.stopped != nil {
 		return Op{}

@@ -12,7 +12,7 @@ import (
 //	 0  4   magic "dSS1"; the digit is the version
 //	 4  4   zero
 //	 8  8   slot
-//	16  8   time of the slot, Unix milliseconds
+//	16  8   time of the slot, Unix nanoseconds
 //	24  32  SHA-256 of the slot's bytes, to which the next slot is chained
 //	56  32  SHA-256 of the state
 //	88  32  SHA-256 of bytes 0 to 87

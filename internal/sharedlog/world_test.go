@@ -108,6 +108,11 @@ const (
 	mutants
 )
 
+var mutantNames = [mutants]string{
+	"none", "engine overwrites", "engine loses a slot", "unknown is created", "unknown is refused", "shared is exclusive",
+	"same writer", "trim deletes",
+}
+
 // world is several replicas over one engine. Nothing in it happens by itself.
 type world struct {
 	mutant    mutant

@@ -186,7 +186,7 @@ func seeds(t *testing.T, n int) uint64 {
 //
 //	DONGNE_SEED=n go test -run TestPowerFailures ./internal/sharedlog/filelog
 func TestPowerFailures(t *testing.T) {
-	first, n := uint64(0), seeds(t, 300)
+	first, n := uint64(0), seeds(t, 200)
 	if s := os.Getenv("DONGNE_SEED"); s != "" {
 		seed, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {

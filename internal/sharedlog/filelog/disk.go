@@ -3,6 +3,7 @@ package filelog
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -40,10 +41,21 @@ type directory struct{ path string }
 
 // openDir creates the directory if need be, durably.
 func openDir(path string) (directory, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	path, err := filepath.Abs(path)
+	if err != nil {
 		return directory{}, err
 	}
-	return directory{path}, directory{filepath.Dir(path)}.syncDir()
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return directory{path}, nil
+	}
+	parent, err := openDir(filepath.Dir(path))
+	if err != nil {
+		return directory{}, err
+	}
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return directory{}, err
+	}
+	return directory{path}, parent.syncDir()
 }
 
 func (d directory) open(name string, create bool) (file, error) {

@@ -28,7 +28,8 @@
 //	16  …   payload, then zeros up to the next multiple of 8
 //
 // What follows the last record is zeros, written and synced before records take their place, so that appending changes no
-// metadata and one fdatasync makes a record durable. Since the checksum covers the segment id and the slot, nothing that
+// metadata and one fdatasync makes a record durable. A record may share its first sector with the one before: the disk is
+// trusted to keep bytes that are written again unchanged. Since the checksum covers the segment id and the slot, nothing that
 // was once written elsewhere, or to a reused file, reads as a record.
 //
 // The floor file is 32 bytes: magic "dongneFL", version 1 (4), CRC-32C of the other bytes (4), the log id's first 8 bytes,
@@ -100,13 +101,17 @@ type Cut struct {
 // String returns the report as one line for a log.
 func (r Report) String() string {
 	s := fmt.Sprintf("slots %d to %d in %d segments", r.First, r.Tail, r.Segments)
+	if r.Tail < r.First {
+		s = "no slots"
+	}
 	if r.Cut.Bytes > 0 {
 		s += fmt.Sprintf("; cut %d bytes of an unfinished write from %s at byte %d", r.Cut.Bytes, r.Cut.File, r.Cut.Offset)
 	}
 	return s
 }
 
-// Log is an open log. Its methods may be called by any number of goroutines; reads wait for no write.
+// Log is an open log. Its methods may be called by any number of goroutines; reads wait for no write. It keeps 8 bytes of
+// memory per slot and one open file per segment.
 type Log struct {
 	files        fileSystem
 	lock         io.Closer
@@ -115,12 +120,14 @@ type Log struct {
 	grow         int64
 	id           [16]byte
 
-	write    sync.Mutex
-	failed   error  // what ended writing; guarded by write
-	buffer   []byte // of the record being written; guarded by write
-	snapshot uint64 // slot of the newest snapshot, 0 without; guarded by write
+	keep     sync.Mutex // serialises snapshots and trims, and is taken before write: slots are created meanwhile
+	snapshot uint64     // slot of the newest snapshot, 0 without; guarded by keep
 
-	read     sync.RWMutex // held for look-ups only; changes are made under both locks
+	write  sync.Mutex
+	failed error  // what ended writing; guarded by write
+	buffer []byte // of the record being written; guarded by write
+
+	read     sync.RWMutex // held for look-ups only; changes are made under write and read
 	segments []*segment   // by first slot, at least one
 	floor    uint64
 	tail     uint64
@@ -349,6 +356,8 @@ func (l *Log) find(slot uint64) (*segment, entry, error) {
 
 // Close releases the log. Creates that come later fail with sharedlog.ErrStopped.
 func (l *Log) Close() error {
+	l.keep.Lock()
+	defer l.keep.Unlock()
 	l.write.Lock()
 	defer l.write.Unlock()
 	var errs []error

@@ -36,7 +36,8 @@ func (l *Log) recover() (Report, error) {
 			}
 		}
 	}
-	if snapshots := slots(names, snapshotSuffix); len(snapshots) > 0 {
+	snapshots := slots(names, snapshotSuffix)
+	if len(snapshots) > 0 {
 		l.snapshot = snapshots[len(snapshots)-1]
 	}
 	cut, err := l.load(slots(names, segmentSuffix))
@@ -46,6 +47,13 @@ func (l *Log) recover() (Report, error) {
 	if l.snapshot > l.tail {
 		return Report{}, fmt.Errorf("%w: %s is of slot %d, but the last slot in %s is %d",
 			sharedlog.ErrAhead, fileName(l.snapshot, snapshotSuffix), l.snapshot, l.segments[len(l.segments)-1].name, l.tail)
+	}
+	for _, slot := range snapshots {
+		if slot < l.snapshot {
+			if err := l.files.remove(fileName(slot, snapshotSuffix)); err != nil {
+				return Report{}, err
+			}
+		}
 	}
 	return Report{Segments: len(l.segments), First: l.floor, Tail: l.tail, Cut: cut}, nil
 }
@@ -74,29 +82,21 @@ func (l *Log) load(firsts []uint64) (cut Cut, err error) {
 	if len(firsts) == 0 {
 		return Cut{}, l.create()
 	}
-	var buffer []byte
+	for len(firsts) > 1 && firsts[1] <= l.floor { // wholly below the floor: a trim did not get as far
+		if err := l.files.remove(fileName(firsts[0], segmentSuffix)); err != nil {
+			return Cut{}, err
+		}
+		firsts = firsts[1:]
+	}
+	var content []byte
 	for i, first := range firsts {
-		s := &segment{name: fileName(first, segmentSuffix)}
-		if s.file, err = l.files.open(s.name, false); err != nil {
+		if content, err = l.loadSegment(first, content); err != nil {
 			return Cut{}, err
 		}
-		l.segments = append(l.segments, s)
-		if buffer, err = s.content(buffer); err != nil {
-			return Cut{}, err
+		s := l.segments[i]
+		if floorID != 0 && floorID != binary.LittleEndian.Uint64(l.id[:]) {
+			return Cut{}, fmt.Errorf("%w: %s is of another log than %s", sharedlog.ErrDamaged, floorName, s.name)
 		}
-		if err := s.decodeHeader(buffer); err != nil {
-			return Cut{}, err
-		}
-		if i == 0 {
-			l.id = s.log
-		}
-		if s.first != first || s.log != l.id || floorID != 0 && floorID != binary.LittleEndian.Uint64(s.log[:]) {
-			return Cut{}, fmt.Errorf("%w: %s is a segment of another log or slot", sharedlog.ErrDamaged, s.name)
-		}
-		if err := s.scan(buffer); err != nil {
-			return Cut{}, err
-		}
-		l.tail = s.first + uint64(len(s.entries)) - 1
 		if i+1 < len(firsts) && l.tail+1 != firsts[i+1] {
 			return Cut{}, fmt.Errorf("%w: %s at byte %d holds no valid record of slot %d, but %s follows",
 				sharedlog.ErrDamaged, s.name, s.end, l.tail+1, fileName(firsts[i+1], segmentSuffix))
@@ -106,7 +106,7 @@ func (l *Log) load(firsts []uint64) (cut Cut, err error) {
 		return Cut{}, fmt.Errorf("%w: slots %d to %d are kept, but the floor is %d", sharedlog.ErrDamaged, l.segments[0].first, l.tail, l.floor)
 	}
 	last := l.segments[len(l.segments)-1]
-	if cut, err = last.cut(buffer); err != nil {
+	if cut, err = last.cut(content); err != nil {
 		return Cut{}, err
 	}
 	// A record or a name that the process before wrote and did not live to sync may so far stand in memory only.
@@ -114,6 +114,35 @@ func (l *Log) load(firsts []uint64) (cut Cut, err error) {
 		return Cut{}, fmt.Errorf("sync %s: %w", last.name, err)
 	}
 	return cut, nil
+}
+
+// loadSegment opens and verifies the segment with this first slot, and returns its content, in buffer if it fits.
+func (l *Log) loadSegment(first uint64, buffer []byte) ([]byte, error) {
+	s := &segment{name: fileName(first, segmentSuffix)}
+	f, err := l.files.open(s.name, false)
+	if err != nil {
+		return nil, err
+	}
+	s.file = f
+	l.segments = append(l.segments, s)
+	content, err := s.content(buffer)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.decodeHeader(content); err != nil {
+		return nil, err
+	}
+	if len(l.segments) == 1 {
+		l.id = s.log
+	}
+	if s.first != first || s.log != l.id {
+		return nil, fmt.Errorf("%w: %s is a segment of another log or slot", sharedlog.ErrDamaged, s.name)
+	}
+	if err := s.scan(content); err != nil {
+		return nil, err
+	}
+	l.tail = s.first + uint64(len(s.entries)) - 1
+	return content, nil
 }
 
 // create begins a log in an empty directory.
@@ -219,35 +248,21 @@ func (l *Log) readFile(name string) ([]byte, error) {
 // Trim moves the floor up to a slot, durably, and deletes the segments wholly below it. No slot below the floor is ever
 // created again. The slots must be covered by a snapshot.
 func (l *Log) Trim(slot uint64) error {
-	l.write.Lock()
-	defer l.write.Unlock()
-	if l.failed != nil {
-		return l.failed
-	}
-	if slot <= l.floor {
+	l.keep.Lock()
+	defer l.keep.Unlock()
+	if slot <= l.First() {
 		return nil
 	}
 	if slot > l.snapshot+1 {
 		return fmt.Errorf("filelog: trim below slot %d: the newest snapshot is of slot %d", slot, l.snapshot)
 	}
-	content := make([]byte, floorBytes)
-	copy(content, floorMagic)
-	binary.LittleEndian.PutUint32(content[8:], segmentVersion)
-	copy(content[16:24], l.id[:8])
-	binary.LittleEndian.PutUint64(content[24:], slot)
-	binary.LittleEndian.PutUint32(content[12:], headerSum(content))
-	if err := l.replaceContent(floorName, content); err != nil {
+	if err := l.Failed(); err != nil {
+		return err
+	}
+	if err := l.replaceContent(floorName, l.encodeFloor(slot)); err != nil {
 		return fmt.Errorf("filelog: trim: %w", err)
 	}
-	keep := 0
-	for keep+1 < len(l.segments) && l.segments[keep+1].first <= slot {
-		keep++
-	}
-	gone := l.segments[:keep]
-	l.read.Lock()
-	l.floor, l.segments = slot, slices.Clone(l.segments[keep:])
-	l.read.Unlock()
-	for _, s := range gone {
+	for _, s := range l.raise(slot) {
 		if err := errors.Join(s.file.Close(), l.files.remove(s.name)); err != nil {
 			return fmt.Errorf("filelog: trim: %w", err)
 		}
@@ -255,14 +270,46 @@ func (l *Log) Trim(slot uint64) error {
 	return nil
 }
 
-// SaveSnapshot stores the state after a slot of this log, durably, and deletes older snapshots.
-func (l *Log) SaveSnapshot(_ context.Context, slot uint64, data []byte) error {
+func (l *Log) encodeFloor(slot uint64) []byte {
+	content := make([]byte, floorBytes)
+	copy(content, floorMagic)
+	binary.LittleEndian.PutUint32(content[8:], segmentVersion)
+	copy(content[16:24], l.id[:8])
+	binary.LittleEndian.PutUint64(content[24:], slot)
+	binary.LittleEndian.PutUint32(content[12:], headerSum(content))
+	return content
+}
+
+// raise sets the floor and returns the segments wholly below it, which are no longer the log's. The last one stays.
+func (l *Log) raise(floor uint64) (gone []*segment) {
 	l.write.Lock()
 	defer l.write.Unlock()
-	if slot == 0 || slot > l.tail || slot < l.snapshot {
-		return fmt.Errorf("filelog: save a snapshot of slot %d: the tail is %d, the newest snapshot of %d", slot, l.tail, l.snapshot)
+	l.read.Lock()
+	defer l.read.Unlock()
+	keep := 0
+	for keep+1 < len(l.segments) && l.segments[keep+1].first <= floor {
+		keep++
+	}
+	gone, l.segments = l.segments[:keep], slices.Clone(l.segments[keep:])
+	l.floor = floor
+	return gone
+}
+
+// SaveSnapshot stores the state after a slot of this log, durably, and deletes older snapshots. Slots can be created
+// meanwhile.
+func (l *Log) SaveSnapshot(_ context.Context, slot uint64, data []byte) error {
+	l.keep.Lock()
+	defer l.keep.Unlock()
+	if tail := l.Tail(); slot == 0 || slot > tail || slot < l.snapshot {
+		return fmt.Errorf("filelog: save a snapshot of slot %d: the tail is %d, the newest snapshot of %d", slot, tail, l.snapshot)
+	}
+	if err := l.Failed(); err != nil {
+		return err
 	}
 	if err := l.replaceContent(fileName(slot, snapshotSuffix), data); err != nil {
+		if isFull(err) {
+			err = fmt.Errorf("%w: %w", sharedlog.ErrFull, err)
+		}
 		return fmt.Errorf("filelog: save a snapshot of slot %d: %w", slot, err)
 	}
 	old := l.snapshot
@@ -277,8 +324,8 @@ func (l *Log) SaveSnapshot(_ context.Context, slot uint64, data []byte) error {
 
 // LoadSnapshot returns the newest snapshot, or an error that wraps sharedlog.ErrAbsent.
 func (l *Log) LoadSnapshot(context.Context) ([]byte, error) {
-	l.write.Lock()
-	defer l.write.Unlock()
+	l.keep.Lock()
+	defer l.keep.Unlock()
 	if l.snapshot == 0 {
 		return nil, fmt.Errorf("filelog: %w: no snapshot", sharedlog.ErrAbsent)
 	}

@@ -128,7 +128,6 @@ func (s *segment) scan(content []byte) error {
 		s.entries = append(s.entries, entry{offset: uint32(s.end), length: uint32(len(payload))})
 		s.end += recordBytes(len(payload))
 	}
-	s.end = min(s.end, s.size)
 	return nil
 }
 
@@ -150,7 +149,7 @@ func (s *segment) nothingAfter(content []byte, want uint64) error {
 
 // cut overwrites what follows the end with zeros, if it is not zeros already, and says what it was. It does not sync.
 func (s *segment) cut(content []byte) (Cut, error) {
-	rest := bytes.TrimRight(content[s.end:], "\x00")
+	rest := bytes.TrimRight(content[min(s.end, s.size):], "\x00") // the last padding may be beyond the end of the file
 	if len(rest) == 0 {
 		return Cut{}, nil
 	}

@@ -26,7 +26,7 @@ type Engine interface {
 	// stays unchanged; the engine must not change it.
 	Create(ctx context.Context, slot uint64, data []byte) (sharedlog.Outcome, error)
 	// Get returns the bytes of a slot, or an error that wraps sharedlog.ErrAbsent, sharedlog.ErrTrimmed (below the floor)
-	// or sharedlog.ErrDamaged. Anything else is taken as passing.
+	// or sharedlog.ErrDamaged; anything else is taken as passing. Errors name the slot.
 	Get(ctx context.Context, slot uint64) ([]byte, error)
 }
 
@@ -77,14 +77,15 @@ func (o Options) withDefaults() Options {
 
 // Log is a machine behind a log. Its methods may be called by any number of goroutines.
 type Log[Q, R any] struct {
-	engine  Engine
-	options Options
-	replica *sharedlog.Replica[Q, R] // owned by run
-	ctx     context.Context          // ends when Close begins: no more pauses
-	cancel  context.CancelFunc
-	wake    chan struct{} // holds at most one
-	done    chan struct{} // closed when run has ended
-	tickets sync.Pool
+	engine    Engine
+	exclusive bool
+	options   Options
+	replica   *sharedlog.Replica[Q, R] // owned by run
+	ctx       context.Context          // ends when Close begins: no more pauses
+	cancel    context.CancelFunc
+	wake      chan struct{} // holds at most one
+	done      chan struct{} // closed when run has ended
+	tickets   sync.Pool
 
 	mu      sync.Mutex
 	queue   []*ticket[Q, R] // guarded by mu
@@ -113,40 +114,50 @@ const (
 // serve it. ctx bounds the opening alone. The engine stays the caller's to close, after the Log.
 func Open[Q, R any](ctx context.Context, engine Engine, machine sharedlog.Machine[Q, R], options Options) (*Log[Q, R], error) {
 	options = options.withDefaults()
-	exclusive, _ := engine.(Exclusive)
+	e, ok := engine.(Exclusive)
+	exclusive := ok && e.Exclusive()
 	l := &Log[Q, R]{
-		engine:  engine,
-		options: options,
+		engine:    engine,
+		exclusive: exclusive,
+		options:   options,
 		replica: sharedlog.NewReplica(machine, sharedlog.Config{
 			Writer:           options.Writer,
 			BatchBytesMax:    options.BatchBytesMax,
 			BatchRequestsMax: options.BatchRequestsMax,
-			Exclusive:        exclusive != nil && exclusive.Exclusive(),
+			Exclusive:        exclusive,
 		}),
 		wake: make(chan struct{}, 1),
 		done: make(chan struct{}),
 	}
 	l.tickets.New = func() any { return &ticket[Q, R]{done: make(chan struct{}, 1)} }
-	if err := l.install(ctx, exclusive != nil && exclusive.Exclusive()); err != nil {
+	if err := l.install(ctx); err != nil {
 		return nil, err
 	}
+	if err := l.replay(ctx); err != nil {
+		return nil, fmt.Errorf("sharedlog: replay: %w", err)
+	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	go l.run()
+	return l, nil
+}
+
+// replay applies the slots up to the end of the log.
+func (l *Log[Q, R]) replay(ctx context.Context) error {
 	for l.replica.Reading() {
 		op := l.replica.Next(0)
-		data, err := engine.Get(ctx, op.Slot)
+		data, err := l.engine.Get(ctx, op.Slot)
 		if errors.Is(err, sharedlog.ErrAbsent) {
 			l.replica.Absent()
-			break
+			return nil
 		}
 		if err == nil {
 			err = l.replica.Got(data)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("sharedlog: replay slot %d: %w", op.Slot, err)
+			return err
 		}
 	}
-	l.ctx, l.cancel = context.WithCancel(context.Background())
-	go l.run()
-	return l, nil
+	return nil
 }
 
 // Propose hands a request to the machine and returns its answer once its commands are in the log. The error is a
@@ -285,7 +296,7 @@ func (l *Log[Q, R]) run() {
 	attempt := 0 // tries in a row that told nothing
 	for {
 		closing := l.collect()
-		op := l.replica.Next(l.options.Now().UnixMilli())
+		op := l.replica.Next(l.options.Now().UnixNano())
 		l.deliver()
 		known := true
 		switch op.Kind {
@@ -378,7 +389,7 @@ func (l *Log[Q, R]) get(op sharedlog.Op) bool {
 		return false
 	case errors.Is(err, sharedlog.ErrTrimmed):
 		l.replica.Missed()
-		err = l.install(context.Background(), false)
+		err = l.install(context.Background())
 		if err == nil {
 			return true
 		}
@@ -393,7 +404,7 @@ func (l *Log[Q, R]) get(op sharedlog.Op) bool {
 }
 
 // install restores the newest snapshot, when there is one beyond the replica's slot.
-func (l *Log[Q, R]) install(ctx context.Context, exclusive bool) error {
+func (l *Log[Q, R]) install(ctx context.Context) error {
 	store, ok := l.engine.(SnapshotStore)
 	if !ok {
 		return nil
@@ -416,7 +427,7 @@ func (l *Log[Q, R]) install(ctx context.Context, exclusive bool) error {
 	switch {
 	case err == nil && sharedlog.Sum(slot) != s.Hash:
 		return fmt.Errorf("sharedlog: %w: the snapshot at slot %d was not taken from this log", sharedlog.ErrDamaged, s.Slot)
-	case errors.Is(err, sharedlog.ErrAbsent) && exclusive: // elsewhere the read may be stale
+	case errors.Is(err, sharedlog.ErrAbsent) && l.exclusive: // elsewhere the read may be stale
 		return fmt.Errorf("sharedlog: %w: snapshot at slot %d, which the log does not hold", sharedlog.ErrAhead, s.Slot)
 	case err != nil && !errors.Is(err, sharedlog.ErrTrimmed) && !errors.Is(err, sharedlog.ErrAbsent):
 		return fmt.Errorf("sharedlog: verify snapshot at slot %d: %w", s.Slot, err)
