@@ -99,7 +99,7 @@ func Open(ctx context.Context, config Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("chat: open log: %w", err)
 	}
-	config.Logger.Info("log opened", "report", report)
+	config.Logger.Info("log opened", "found", report.String())
 	n := &Node{
 		config:   config,
 		start:    config.Now(),

@@ -70,7 +70,9 @@ func (c *Conn) open(nc net.Conn) error {
 		nc.Close()
 		return ErrClosed
 	}
-	return c.hub.attach(c, nc)
+	err := c.hub.attach(c, nc)
+	c.closed = err != nil
+	return err
 }
 
 // Uncork starts the stream: the response head, then first (retry:, the events missed), then what was published since

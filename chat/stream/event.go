@@ -17,7 +17,7 @@ import (
 func AppendEvent(dst []byte, id, event string, data []byte) []byte {
 	dst = appendField(dst, "id: ", id)
 	dst = appendField(dst, "event: ", event)
-	for {
+	for hasLineEnd := bytes.IndexByte(data, '\n') >= 0 || bytes.IndexByte(data, '\r') >= 0; hasLineEnd; {
 		end := bytes.IndexAny(data, "\r\n")
 		if end < 0 {
 			break

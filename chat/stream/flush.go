@@ -84,15 +84,13 @@ func (h *Hub) drain() {
 			c.leaving = true
 		}
 	}
-	h.closing = true // no stream and no event is added from here on
-	if len(h.free) == len(h.slots) {
-		h.retired.once.Do(func() { close(h.retired.empty) })
-	}
+	h.closing = true
+	h.closeEmpty()
 	h.mu.Unlock()
 	h.flush()
 
 	select {
-	case <-h.retired.empty:
+	case <-h.empty:
 	case <-late:
 		h.mu.Lock()
 		conns := append([]*Conn(nil), h.slots...)
@@ -102,7 +100,7 @@ func (h *Hub) drain() {
 				c.cut()
 			}
 		}
-		<-h.retired.empty
+		<-h.empty
 	}
 	h.retired.stop()
 	h.crew.stop()
@@ -192,8 +190,6 @@ type retired struct {
 	ready   *sync.Cond // of mu
 	conns   []*Conn    // guarded by mu
 	ended   bool       // guarded by mu
-	once    sync.Once
-	empty   chan struct{} // closed when the hub is closing and has no stream left
 	stopped chan struct{}
 }
 

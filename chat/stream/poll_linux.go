@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"syscall"
+	"time"
 )
 
 // Socket options that package syscall does not name; the values are those of linux/tcp.h.
@@ -18,6 +19,10 @@ const epollET = 1 << 31
 // unsentBytesMax is how much of a stream the kernel may hold that it could not send yet (TCP_NOTSENT_LOWAT): its own
 // limit, 4 MiB a connection, would dwarf Config.QueueBytes.
 const unsentBytesMax = 256 << 10
+
+// peerTimeout is how long written data may stay unacknowledged, or a peer's window closed, before the kernel gives the
+// connection up (TCP_USER_TIMEOUT). Without it a phone that lost its network stays connected for a quarter of an hour.
+const peerTimeout = 45 * time.Second
 
 // poller waits for all sockets of a hub in one goroutine. It is edge-triggered: a socket is registered once, for
 // everything, and never again. An EPOLLOUT edge comes only after a write that found no room.
@@ -79,7 +84,19 @@ func (p *poller) run() {
 	}
 }
 
-// attach takes the descriptor out of nc and closes the rest of it.
+// lookup returns the conn with that slot and serial, nil when it is closed already.
+func (h *Hub) lookup(slot, serial uint32) *Conn {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if int(slot) < len(h.slots) {
+		if c := h.slots[slot]; c != nil && c.serial == serial {
+			return c
+		}
+	}
+	return nil
+}
+
+// attach takes the descriptor out of nc and closes the rest of it. The caller holds c.mu, for which the poller waits.
 func (h *Hub) attach(c *Conn, nc net.Conn) error {
 	tcp, ok := nc.(*net.TCPConn)
 	if !ok || h.poll == nil {
@@ -107,7 +124,6 @@ func (h *Hub) attach(c *Conn, nc net.Conn) error {
 	// Both are bounds that a kernel may lack; the stream works without.
 	syscall.SetsockoptInt(s.fd, syscall.IPPROTO_TCP, tcpUserTimeout, int(peerTimeout.Milliseconds()))
 	syscall.SetsockoptInt(s.fd, syscall.IPPROTO_TCP, tcpNotSentLowat, unsentBytesMax)
-	c.sock = s
 	event := syscall.EpollEvent{
 		Events: syscall.EPOLLIN | syscall.EPOLLOUT | syscall.EPOLLRDHUP | epollET,
 		Fd:     int32(c.slot),
@@ -117,6 +133,7 @@ func (h *Hub) attach(c *Conn, nc net.Conn) error {
 		s.close(true)
 		return fmt.Errorf("stream: register with epoll: %w", err)
 	}
+	c.sock = s
 	return nil
 }
 

@@ -46,19 +46,12 @@ func (s *netSock) readLoop(c *Conn) {
 
 // writeLoop writes the queue. The bytes stay queued, and so count as lag, until the kernel has them.
 func (s *netSock) writeLoop(c *Conn) {
-	buf := new([pumpBytes]byte)
 	for range s.kick {
-		for {
-			p := c.toWrite(buf)
-			if len(p) == 0 {
-				break
-			}
-			n, err := s.Write(p)
-			c.wrote(n, err)
-			if err != nil {
-				return
-			}
+		buf := pumpBuffers.Get().(*[pumpBytes]byte)
+		for p := c.toWrite(buf); len(p) > 0; p = c.toWrite(buf) {
+			c.wrote(s.Write(p))
 		}
+		pumpBuffers.Put(buf)
 	}
 }
 
@@ -87,7 +80,7 @@ func (c *Conn) toWrite(buf *[pumpBytes]byte) []byte {
 	return c.peek(buf)
 }
 
-// wrote notes that n bytes from the front of the queue are written.
+// wrote notes that n bytes from the front of the queue are written, or that the connection is broken.
 func (c *Conn) wrote(n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

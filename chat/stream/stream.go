@@ -1,9 +1,9 @@
 // Package stream serves many thousands of Server-Sent Events streams without a goroutine each.
 //
 // A Hub owns hijacked HTTP/1.1 connections. On Linux it keeps of each connection only its file descriptor: net/http's
-// goroutine and buffers are gone, one goroutine waits for all of them in epoll, and an idle stream costs about a
-// kibibyte of heap plus 32 bytes per subscription. Elsewhere, and for connections that are not plain TCP (TLS), a stream
-// has two goroutines instead and behaves the same.
+// goroutine and buffers are gone, one goroutine waits for all of them in epoll, and an idle stream costs some 250 bytes of
+// heap, plus about 40 for each further subscription, beside what the kernel holds for a socket. Elsewhere, and for
+// connections that are not plain TCP (TLS), a stream has two goroutines instead and behaves the same.
 //
 // # Order
 //
@@ -65,9 +65,6 @@ const (
 	heartbeatParts = 16
 	// clientBytesMax is how much a client may send after its request: an SSE client sends nothing.
 	clientBytesMax = 64 << 10
-	// peerTimeout is how long written data may stay unacknowledged, or a peer's window closed, before the kernel gives
-	// the connection up (TCP_USER_TIMEOUT). Without it a phone that lost its network stays "online" for 15 minutes.
-	peerTimeout = 45 * time.Second
 	// pumpBytes is the most that is gathered from a queue of small frames into one write.
 	pumpBytes = 64 << 10
 	// mergedBytesMax bounds the merges of one window that a flush worker keeps for further streams with the same topics.
@@ -100,9 +97,10 @@ type Hub struct {
 	room      *sync.Cond // of mu: the window has room, or the hub is closing
 	slots     []*Conn    // guarded by mu; a Conn keeps its index
 	free      []uint32   // guarded by mu; empty slots
-	closing   bool       // guarded by mu
-	heartPart int        // of the flusher
 	serials   uint32     // guarded by mu
+	closing   bool       // guarded by mu; no stream and no event is added any more
+	emptied   bool       // guarded by mu; empty is closed
+	heartPart int        // guarded by mu; the next part of the streams to get a heartbeat
 
 	wake   chan struct{} // the window is no longer empty
 	urgent chan struct{} // the window is full
@@ -111,7 +109,8 @@ type Hub struct {
 
 	retired retired
 	count   counters
-	done    chan struct{}
+	empty   chan struct{} // closed when the hub is closing and has no stream left
+	done    chan struct{} // closed when everything is over
 }
 
 // clock is the time as the flusher sees it.
@@ -140,6 +139,7 @@ func New(ctx context.Context, cfg Config) *Hub {
 		board:  newBoard(),
 		wake:   make(chan struct{}, 1),
 		urgent: make(chan struct{}, 1),
+		empty:  make(chan struct{}),
 		done:   make(chan struct{}),
 	}
 	if h.clock == nil {
@@ -147,7 +147,6 @@ func New(ctx context.Context, cfg Config) *Hub {
 	}
 	h.room = sync.NewCond(&h.mu)
 	h.retired.ready = sync.NewCond(&h.retired.mu)
-	h.retired.empty = make(chan struct{})
 	h.retired.stopped = make(chan struct{})
 	h.ctx, h.cancel = context.WithCancel(ctx)
 	if !cfg.portable {
@@ -231,21 +230,15 @@ func (h *Hub) expel(c *Conn) {
 	h.board.unsubscribeAll(c)
 	h.slots[c.slot] = nil
 	h.free = append(h.free, c.slot)
-	if h.closing && len(h.free) == len(h.slots) {
-		h.retired.once.Do(func() { close(h.retired.empty) })
-	}
+	h.closeEmpty()
 }
 
-// lookup returns the conn with that slot and serial, nil when it is closed already.
-func (h *Hub) lookup(slot, serial uint32) *Conn {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if int(slot) < len(h.slots) {
-		if c := h.slots[slot]; c != nil && c.serial == serial {
-			return c
-		}
+// closeEmpty tells drain when the last stream is gone. The caller holds mu.
+func (h *Hub) closeEmpty() {
+	if h.closing && !h.emptied && len(h.free) == len(h.slots) {
+		h.emptied = true
+		close(h.empty)
 	}
-	return nil
 }
 
 // Subscribe lets c get what is published to the topics after Subscribe has returned. Topics that c has already are left
