@@ -167,12 +167,14 @@ func TestBadInput(t *testing.T) {
 		{bo, "PUT", "/rooms", `{}`, 405, "method-not-allowed"},
 		{c.as("", "n1"), "POST", "/gossip", nil, 401, "signature-invalid"},
 	} {
-		test.as.t = t
 		got := test.as.do(test.method, test.path, test.body)
 		if len(test.path) > 100 {
 			got.what = test.method + " " + test.path[:60] + "…"
 		}
 		got.want(test.status, test.code)
+	}
+	if a := bo.do("GET", "/stream", nil, "Last-Event-ID", strings.Repeat("x", 1<<20)); a.status != 431 {
+		t.Errorf("a position of 1 MB in the header: %d, want 431", a.status)
 	}
 	bo.do("DELETE", "/blocks/ana", nil).want(204, "")
 	ana.post(id, "friends again")
@@ -370,5 +372,27 @@ func TestStalledReader(t *testing.T) {
 	}
 	if got := metric(t, ana, "chat_streams_cut_total"); got != "1" {
 		t.Errorf("streams cut = %s, want 1", got)
+	}
+}
+
+// TestShutdown: the streams end with a last event, and resume after the restart.
+func TestShutdown(t *testing.T) {
+	c := start(t, "n1")
+	ana, bo := c.as("ana", "n1"), c.as("bo", "n1")
+	id := ana.create("group", "bo")
+	stream := bo.stream("")
+	ana.post(id, "before")
+	stream.message("before")
+	c.stop("n1")
+	stream.next("bye")
+	if e, more := stream.any(); more {
+		t.Errorf("after the last event comes %+v", e)
+	}
+	c.nodes["n1"].server = httptest.NewUnstartedServer(nil)
+	c.open("n1")
+	c.as("ana", "n1").post(id, "after")
+	resumed := c.as("bo", "n1").stream(stream.id)
+	if e := resumed.next("message"); !strings.Contains(e.data, `"after"`) {
+		t.Errorf("resumed stream begins with %+v", e)
 	}
 }

@@ -95,6 +95,7 @@ func service(n *node.Node) serve.Service {
 		OpenAPI:  openapi,
 		Metrics:  n.Metrics,
 		Streams:  []string{"GET /stream"},
+		Quiet:    []string{"POST /gossip"},
 		Refusals: refusals,
 		Routes: map[string]serve.Handler{
 			"GET /{$}":                                serve.Page(page),

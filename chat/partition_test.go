@@ -2,6 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"net"
+	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 )
@@ -111,6 +115,56 @@ func TestMoves(t *testing.T) {
 		}
 		if got := strings.Join(texts, ", "); got != "end" {
 			t.Errorf("after the move the stream tells %q, want the end alone", got)
+		}
+	}
+}
+
+// TestOldBackup: a node whose disk was put back to an old copy gets back from the others what it had told them, and
+// numbers nothing new as it numbered what it forgot.
+func TestOldBackup(t *testing.T) {
+	c := start(t, "n1", "n2")
+	restart := func(swap func(dir string)) {
+		m := c.nodes["n2"]
+		addr := m.server.Listener.Addr().String()
+		c.stop("n2")
+		swap(m.dir)
+		l, err := net.Listen("tcp", addr) // n1 knows n2 by it
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.server = httptest.NewUnstartedServer(nil)
+		m.server.Listener.Close()
+		m.server.Listener = l
+		c.open("n2")
+	}
+	ana1, ana2 := c.as("ana", "n1"), c.as("ana", "n2")
+	at1 := c.as("bo", "n1").stream("")
+	at1.next("")
+	id := ana2.create("group", "bo")
+	ana2.post(id, "a")
+	at1.message("a")
+	backup := t.TempDir()
+	restart(func(dir string) {
+		if err := os.CopyFS(backup, os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	ana2 = c.as("ana", "n2")
+	ana2.post(id, "b")
+	at1.message("b")
+	restart(func(dir string) {
+		if err := errors.Join(os.RemoveAll(dir), os.CopyFS(dir, os.DirFS(backup))); err != nil {
+			t.Fatal(err)
+		}
+	})
+	ana2 = c.as("ana", "n2")
+	at2 := c.as("bo", "n2").stream("-")
+	at2.message("b")
+	ana2.post(id, "c")
+	at1.message("c")
+	for name, a := range map[string]as{"n1": ana1, "n2": ana2} {
+		if got := a.texts(id); got != "a b c" {
+			t.Errorf("%s has %q, want a b c", name, got)
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -294,32 +295,46 @@ func cpu() time.Duration {
 }
 
 // BenchmarkIdle measures what an idle stream costs the server: heap and stacks as the runtime sees them, and resident
-// memory as the kernel does, after 5,000 streams with one topic each were opened.
+// memory as the kernel does, after 5,000 streams were opened, with one topic each and with fifty of 5,000.
 func BenchmarkIdle(b *testing.B) {
-	const streams = 5000
 	for b.Loop() {
-		h := New(context.Background(), Config{})
-		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			c, err := h.Accept(w, r, nil)
-			if err != nil {
-				b.Error(err)
-				return
-			}
-			h.Subscribe(c, "room")
-			c.Uncork(nil)
-		}))
-		heap, rss := memory()
-		w := startCrowd(b, srv.Listener.Addr().String(), streams)
-		heapAfter, rssAfter := memory()
-		if n := h.Stats().Streams; n != streams {
-			b.Fatalf("%d streams open, want %d", n, streams)
-		}
-		b.ReportMetric(float64(heapAfter-heap)/streams, "heap+stack-B/stream")
-		b.ReportMetric(float64(rssAfter-rss)/streams, "rss-B/stream")
-		w.stop()
-		srv.Close()
-		h.Close()
+		inUse, rss := benchIdle(b, 1)
+		b.ReportMetric(inUse/1024, "heap+stack-KiB/stream")
+		b.ReportMetric(rss/1024, "rss-KiB/stream")
+		inUse, rss = benchIdle(b, 50)
+		b.ReportMetric(inUse/1024, "heap+stack-KiB/stream-50-topics")
+		b.ReportMetric(rss/1024, "rss-KiB/stream-50-topics")
 	}
+}
+
+// benchIdle returns bytes per stream.
+func benchIdle(b *testing.B, topics int) (inUse, rss float64) {
+	const streams = 5000
+	h := New(context.Background(), Config{})
+	defer h.Close()
+	var opened atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := h.Accept(w, r, nil)
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		var mine []Topic
+		for i := range topics {
+			mine = append(mine, Topic(fmt.Sprintf("room-%015d", (int(opened.Add(1))*7+i)%streams)))
+		}
+		h.Subscribe(c, mine...)
+		c.Uncork(nil)
+	}))
+	defer srv.Close()
+	inUseBefore, rssBefore := memory()
+	w := startCrowd(b, srv.Listener.Addr().String(), streams)
+	defer w.stop()
+	inUseAfter, rssAfter := memory()
+	if n := h.Stats().Streams; n != streams {
+		b.Fatalf("%d streams open, want %d", n, streams)
+	}
+	return float64(inUseAfter-inUseBefore) / streams, float64(rssAfter-rssBefore) / streams
 }
 
 // memory returns the bytes of heap and stack spans in use, and the resident set.

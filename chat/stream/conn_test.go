@@ -141,7 +141,7 @@ func TestOrderUnderLoad(t *testing.T) {
 		cfg.Window = time.Millisecond
 		cfg.WindowBytes = 64 << 10
 		r := newRig(t, cfg)
-		const streams, topics, publishers, rounds = 2*deliveriesPerTurn + 1, 5, 4, 400
+		const streams, topics, publishers, rounds = deliveriesPerTurn + 2, 5, 4, 300
 		var conns [streams]*Conn
 		var got [streams]strings.Builder
 		var readers sync.WaitGroup

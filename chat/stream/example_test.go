@@ -12,7 +12,7 @@ import (
 )
 
 func Example() {
-	hub := stream.New(context.Background(), stream.Config{Last: stream.AppendEvent(nil, "", "bye", nil)})
+	hub := stream.New(context.Background(), stream.Config{Last: stream.AppendEvent(nil, "", "bye", []byte("soon"))})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, err := hub.Accept(w, r, nil)
 		if err != nil {
@@ -45,7 +45,7 @@ func Example() {
 	// data: all
 	//
 	// event: bye
-	// data:
+	// data: soon
 	//
 	// <nil>
 }

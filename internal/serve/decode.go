@@ -104,7 +104,7 @@ func decodeJSON(data []byte, v any) error {
 	case errors.As(err, &invalid):
 		panic("serve: Decode: " + err.Error())
 	case errors.As(err, &wrong):
-		return Problem(http.StatusBadRequest, "json-type", "%s is a %s; want %s", fieldName(wrong.Field), wrong.Value, kindName(wrong.Type))
+		return Problem(http.StatusBadRequest, "json-type", "%s: want %s, got %s", fieldName(wrong.Field), kindName(wrong.Type), wrong.Value)
 	}
 	return Problem(http.StatusBadRequest, "json-value", "%v", err) // from an UnmarshalJSON or UnmarshalText of v's
 }

@@ -300,6 +300,8 @@ func (x *exchange) record(r *http.Request) {
 		level = slog.LevelError
 	case x.aborted:
 		level = slog.LevelWarn
+	case x.route.quiet && x.problem == nil:
+		level = slog.LevelDebug
 	}
 	if !s.log.Enabled(r.Context(), level) {
 		return

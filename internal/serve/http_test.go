@@ -47,6 +47,31 @@ func TestAccessLog(t *testing.T) {
 	}
 }
 
+// TestQuiet: the successes of a quiet route are not in the log, its failures are.
+func TestQuiet(t *testing.T) {
+	_, srv, log := handler(t, defaultLimits, Service{
+		Quiet: []string{"GET /quiet"},
+		Routes: map[string]Handler{
+			"GET /loud": ok,
+			"GET /quiet": func(w http.ResponseWriter, r *http.Request) error {
+				if r.URL.RawQuery != "" {
+					return Problem(http.StatusConflict, "odd", "odd")
+				}
+				return ok(w, r)
+			},
+		},
+	})
+	do(t, "GET", srv.URL+"/quiet", "")
+	do(t, "GET", srv.URL+"/quiet?fail", "")
+	do(t, "GET", srv.URL+"/loud", "")
+	if got := log.await(t, "request", 0)["code"]; got != "odd" {
+		t.Errorf("the first line is of a request with code %v, want odd", got)
+	}
+	if got := log.await(t, "request", 1)["route"]; got != "GET /loud" {
+		t.Errorf("the second line is of %v, want GET /loud", got)
+	}
+}
+
 func TestUnmatched(t *testing.T) {
 	_, srv, log := handler(t, defaultLimits, Service{Routes: map[string]Handler{
 		"GET /a": ok, "POST /a": ok, "GET /tree/": ok,
@@ -306,7 +331,7 @@ func TestStalledBody(t *testing.T) {
 func TestStreamsOutliveTheTimeouts(t *testing.T) {
 	lim := defaultLimits
 	lim.read, lim.write = 20*time.Millisecond, 20*time.Millisecond
-	// The stream stands still until a request beside it, in another connection, was cut by the same time-outs.
+	// The streams stand still until an answer beside them, in another connection, was cut by the same time-outs.
 	beside := make(chan struct{})
 	stream := func(w http.ResponseWriter, r *http.Request) error {
 		if err := Stream(r); err != nil {
@@ -322,8 +347,11 @@ func TestStreamsOutliveTheTimeouts(t *testing.T) {
 	}
 	s := start(t, lim, Service{
 		Routes: map[string]Handler{"GET /declared": stream, "GET /found": stream, "GET /slow": func(w http.ResponseWriter, r *http.Request) error {
-			<-r.Context().Done() // the read time-out ends it
-			return r.Context().Err()
+			for { // until the write time-out
+				if _, err := w.Write(make([]byte, 4096)); err != nil {
+					return err
+				}
+			}
 		}},
 		Streams: []string{"GET /declared"},
 	})

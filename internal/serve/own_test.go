@@ -181,3 +181,12 @@ func TestMetricLabel(t *testing.T) {
 		t.Errorf("metricLabel = %s", got)
 	}
 }
+
+// TestSampleLineCatchesMutants: the check of the metrics' format is not one that lets everything pass.
+func TestSampleLineCatchesMutants(t *testing.T) {
+	for _, line := range []string{"", "name", "name 1 x", `name{route="a"b"} 1`, `name{route=a} 1`, `name{route="a",} 1`, "# HELP name", "name NaN%"} {
+		if sampleLine.MatchString(line) {
+			t.Errorf("%q passes as a line of the Prometheus text format", line)
+		}
+	}
+}

@@ -155,8 +155,8 @@ func (x *exchange) problemOf(r *http.Request, err error) *Error {
 		return bodyProblem(cause)
 	}
 	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
-		if x.server.cut.Err() != nil || x.server.now().Sub(x.start) >= x.server.limits.read {
-			return Problem(http.StatusServiceUnavailable, "cut", "the request took too long").Because(err)
+		if x.server.cut.Err() != nil {
+			return Problem(http.StatusServiceUnavailable, "cut", "the service is shutting down").Because(err)
 		}
 		return Problem(statusClientGone, "client-gone", "the client closed the connection").Because(err)
 	}

@@ -46,6 +46,7 @@ type Service struct {
 	OpenAPI []byte                      // the contract, served as it is at GET /openapi.yaml
 	Routes  map[string]Handler          // ServeMux pattern → handler: the whole surface but the shell's own routes
 	Streams []string                    // those patterns whose answers are streams: no time-outs, a limit of their own
+	Quiet   []string                    // those patterns whose successes are logged at debug level: machines call them all the time
 	Metrics func(w io.Writer)           // optional: more lines in Prometheus text
 	Ready   func(context.Context) error // optional: why the service is not ready yet; the text is public
 
@@ -120,6 +121,7 @@ type route struct {
 	pattern string
 	handler Handler
 	stream  bool
+	quiet   bool
 	gate    *gate
 	metrics routeMetrics
 }
@@ -181,11 +183,12 @@ func (s *Server) addRoutes() (err error) {
 	}
 	for pattern, handler := range s.service.Routes {
 		stream := slices.Contains(s.service.Streams, pattern)
-		s.add(&route{pattern: pattern, handler: refusing(handler, s.service.Refusals), stream: stream, gate: &s.requests})
+		s.add(&route{pattern: pattern, handler: refusing(handler, s.service.Refusals), stream: stream,
+			quiet: slices.Contains(s.service.Quiet, pattern), gate: &s.requests})
 	}
-	for _, pattern := range s.service.Streams {
+	for _, pattern := range slices.Concat(s.service.Streams, s.service.Quiet) {
 		if s.service.Routes[pattern] == nil {
-			return fmt.Errorf("serve: stream %q of %s is not a route", pattern, s.service.Name)
+			return fmt.Errorf("serve: %q of %s is not a route", pattern, s.service.Name)
 		}
 	}
 	slices.SortFunc(s.routes, func(a, b *route) int { return strings.Compare(a.pattern, b.pattern) })

@@ -72,14 +72,18 @@ func record(t testing.TB, file string, handler http.Handler) http.Handler {
 type recorder struct {
 	test    string
 	handler http.Handler
+	inside  sync.WaitGroup // handlers; net/http does not wait for those that hijacked
 	mu      sync.Mutex
 	done    []*writer // guarded by mu
+	relays  []*relay  // guarded by mu
 }
 
 // ServeHTTP implements http.Handler.
 func (rec *recorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	rec.inside.Add(1)
+	defer rec.inside.Done()
 	rw := &writer{
-		ResponseWriter: w, isHead: r.Method == http.MethodHead,
+		ResponseWriter: w, recorder: rec, isHead: r.Method == http.MethodHead,
 		request: kept{max: bodyBytesMax}, response: kept{max: bodyBytesMax},
 	}
 	rw.exchange = Exchange{
@@ -99,7 +103,11 @@ func (rec *recorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // save appends everything to file, with one write.
 func (rec *recorder) save(file string) error {
 	rec.mu.Lock()
-	defer rec.mu.Unlock()
+	for _, r := range rec.relays {
+		r.end()
+	}
+	rec.mu.Unlock()
+	rec.inside.Wait()
 	var lines bytes.Buffer
 	enc := json.NewEncoder(&lines)
 	enc.SetEscapeHTML(false)
@@ -167,6 +175,7 @@ func (b teeBody) Read(p []byte) (int, error) {
 // writer notes what a handler answers.
 type writer struct {
 	http.ResponseWriter
+	recorder          *recorder
 	exchange          Exchange
 	isHead            bool
 	request, response kept
@@ -218,16 +227,18 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	w.relay = startRelay(client, buffered.Reader, outer)
+	w.recorder.mu.Lock()
+	defer w.recorder.mu.Unlock()
+	w.recorder.relays = append(w.recorder.relays, w.relay)
 	w.exchange.Stream = true
 	return inner, bufio.NewReadWriter(bufio.NewReader(inner), bufio.NewWriter(inner)), nil
 }
 
-// finish completes the exchange, after the server ended.
+// finish completes the exchange, after its handler and its relay ended.
 func (w *writer) finish() Exchange {
 	e := &w.exchange
 	w.request.fill(&e.Request)
 	if w.relay != nil {
-		w.relay.end()
 		w.relay.answer(e.Method, &e.Response)
 		return *e
 	}
