@@ -102,14 +102,20 @@ func (m Message) flags() byte {
 func ParseBinaryVector(b []byte) (Vector, error) {
 	r := reader{b: b}
 	v := r.vector()
-	return v, r.end("vector")
+	if err := r.end("vector"); err != nil {
+		return nil, err
+	}
+	return v, nil
 }
 
 // ParseEntry reads exactly what Entry.AppendBinary writes; the entry's Data is part of b. Errors name the offset.
 func ParseEntry(b []byte) (Entry, error) {
 	r := reader{b: b}
 	e := r.entry()
-	return e, r.end("entry")
+	if err := r.end("entry"); err != nil {
+		return Entry{}, err
+	}
+	return e, nil
 }
 
 // ParseMessage reads exactly what Message.AppendBinary writes; the entries' Data are parts of b. It allocates no more
@@ -117,7 +123,10 @@ func ParseEntry(b []byte) (Entry, error) {
 func ParseMessage(b []byte) (Message, error) {
 	r := reader{b: b}
 	m := r.message()
-	return m, r.end("message")
+	if err := r.end("message"); err != nil {
+		return Message{}, err
+	}
+	return m, nil
 }
 
 // reader consumes b; after its first error every read returns zero.

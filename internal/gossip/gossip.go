@@ -26,6 +26,9 @@ import (
 	"strings"
 )
 
+// DataBytesMax bounds what one Append takes, in bytes.
+const DataBytesMax = 8 << 20
+
 // Limits of what a peer may make us hold.
 const (
 	nodeBytesMax   = 64       // bytes of a node's name
@@ -35,7 +38,7 @@ const (
 	heldBytesMax   = 4 << 20  // payload bytes that wait for their dependencies
 	retiredMax     = 4        // former processes of one peer whose late messages we refuse
 	seqMax         = 1 << 63  // sequence numbers stay below
-	textBytesMax   = 1 << 20  // bytes of a vector in text
+	textBytesMax   = 2 << 20  // bytes of a vector in text
 	defaultMessage = 256 << 10
 )
 

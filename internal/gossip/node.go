@@ -163,8 +163,12 @@ func (n *Node) addPeers(names []string) {
 	}
 }
 
-// Append accepts an entry of our own. It is not sent before Persisted. The data must not be changed afterwards.
+// Append accepts an entry of our own. It is not sent before Persisted. The data must not be changed afterwards, and has
+// at most DataBytesMax bytes: more is a bug of the driver, and panics.
 func (n *Node) Append(now time.Duration, data []byte) Entry {
+	if len(data) > DataBytesMax {
+		panic(fmt.Sprintf("gossip: appending %d bytes, at most %d are allowed", len(data), DataBytesMax))
+	}
 	n.advance(now)
 	if n.own == (Origin{}) {
 		n.open()

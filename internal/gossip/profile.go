@@ -23,6 +23,7 @@ type Profile struct {
 
 	Delay        time.Duration // a fresh entry waits this long for company before it is pushed (Hub: to the hub)
 	HubInterval  time.Duration // Hub: least time between two batches of the hub
+	Lead         time.Duration // Hub: a spoke uploads this long before the hub's next batch should reach it; 0: after Delay
 	Suspicion    time.Duration // Hub: an upload not acknowledged this long moves the node to the next hub
 	Tick         time.Duration // each node shows one peer what it has, this often
 	Settle       time.Duration // what a peer lacks is sent again once it had this long to arrive on its way
@@ -33,13 +34,15 @@ type Profile struct {
 // Presets. The first three are for some 25 nodes at 100 ms from each other.
 var (
 	// Fast pushes every entry to everybody at once.
-	Fast = Profile{Topology: Flat, Tick: time.Second, Settle: 300 * time.Millisecond, Pull: 100 * time.Millisecond}
-	// Balanced sends less than an eighth of Fast's messages for some four times its latency.
+	Fast = Profile{Topology: Flat, Tick: 2 * time.Second, Settle: 300 * time.Millisecond, Pull: 100 * time.Millisecond}
+	// Balanced sends a ninth of Fast's messages for three to five times its latency.
 	Balanced = Profile{Topology: Hub, HubInterval: 300 * time.Millisecond, Suspicion: 1200 * time.Millisecond,
 		Tick: 2 * time.Second, Settle: 900 * time.Millisecond, Pull: 100 * time.Millisecond}
-	// Frugal halves the messages of Balanced once more.
-	Frugal = Profile{Topology: Hub, Delay: 500 * time.Millisecond, HubInterval: 700 * time.Millisecond,
-		Suspicion: 2 * time.Second, Tick: 2 * time.Second, Settle: 1800 * time.Millisecond, Pull: 100 * time.Millisecond}
+	// Frugal sends a third of Balanced's messages. Its spokes upload just in time for the hub's next batch, that is a
+	// round trip and some 40 ms before they expect it: an entry waits once, at its origin, and not again at the hub.
+	Frugal = Profile{Topology: Hub, HubInterval: 1150 * time.Millisecond, Lead: 240 * time.Millisecond,
+		Suspicion: 2900 * time.Millisecond, Tick: 2 * time.Second, Settle: 1800 * time.Millisecond,
+		Pull: 100 * time.Millisecond}
 	// LAN is for a handful of nodes with milliseconds between them: at once to everybody, repaired within a second.
 	LAN = Profile{Topology: Flat, Tick: 150 * time.Millisecond, Settle: 100 * time.Millisecond,
 		Pull: 40 * time.Millisecond, MessageBytes: 1 << 20}

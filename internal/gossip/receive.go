@@ -20,6 +20,7 @@ func (n *Node) Receive(now time.Duration, from string, m Message) []Entry {
 	p.heardAt = now
 	if m.Hub {
 		n.hubHeardAt = now
+		n.believe(now, from)
 	}
 	n.learn(p, m)
 	accepted := n.take(p, m)

@@ -73,9 +73,24 @@ func (n *Node) flushDue() time.Duration {
 		return never
 	case n.hubbed():
 		return max(n.freshAt, n.flushedAt+n.profile.HubInterval)
+	case n.profile.Topology == Hub && n.profile.Lead > 0:
+		return n.uploadSlot()
 	default:
 		return n.freshAt + n.profile.Delay
 	}
+}
+
+// uploadSlot returns when a spoke's fresh entries reach the hub just in time for its next batch, going by the rhythm of
+// those that came; while the hub is idle there is none, and they go as without Lead.
+func (n *Node) uploadSlot() time.Duration {
+	slot := n.hubHeardAt + n.profile.HubInterval - n.profile.Lead
+	for range 2 {
+		if n.freshAt <= slot {
+			return slot
+		}
+		slot += n.profile.HubInterval
+	}
+	return n.freshAt + n.profile.Delay
 }
 
 // pushKind says what the fresh entries are sent as.
@@ -211,6 +226,9 @@ func (n *Node) pull(now time.Duration, p *peer) {
 // collect reads the entries after starts, in causal order so that the receiver can accept each as it comes: a message
 // that is cut still brings it forward. more says that not all fitted.
 func (n *Node) collect(starts Vector) (out []Entry, more bool) {
+	if len(starts) == 0 {
+		return nil, false
+	}
 	reach := Vector{}
 	for o, after := range starts {
 		if after < n.have[o] {
@@ -267,15 +285,35 @@ func (n *Node) checkUpload(now time.Duration) {
 		return
 	}
 	if n.upload.tries++; n.upload.tries >= 2 {
-		if p := n.byName[n.upload.hub]; p != nil && p.suspectedAt == never {
-			p.suspectedAt = now
-			n.stats.Suspected++
-		}
-		n.upload.tries = 0
+		n.suspect(now, n.byName[n.upload.hub])
 	}
-	n.fresh[n.own] = min(n.upload.acked, n.have[n.own])
-	n.freshAt = min(n.freshAt, now-n.profile.Delay)
+	n.uploadAgain(now)
+}
+
+func (n *Node) uploadAgain(now time.Duration) {
+	n.fresh[n.own] = n.upload.acked
+	n.freshAt = min(n.freshAt, now-max(n.profile.Delay, n.profile.HubInterval))
 	n.upload.at = now
+}
+
+// suspect gives up a hub for the time being.
+func (n *Node) suspect(now time.Duration, p *peer) {
+	p.suspectedAt = now
+	n.stats.Suspected++
+	n.upload.tries = 0
+}
+
+// believe takes a batch of a hub that ranks after ours as a sign that ours is gone, unless ours was heard lately: then
+// others need not find out one by one.
+func (n *Node) believe(now time.Duration, acting string) {
+	for _, p := range n.peers {
+		if p.name < acting && p.suspectedAt == never && p.heardAt < now-n.profile.Suspicion/2 {
+			n.suspect(now, p)
+			if p.name == n.upload.hub && n.upload.at != never {
+				n.uploadAgain(now)
+			}
+		}
+	}
 }
 
 // unsuspect takes back those who were suspected long enough ago and have been heard since.
