@@ -99,7 +99,7 @@ func fill(b *testing.B, dir string, messages int) {
 	for i := range 256 {
 		callers.Go(func() {
 			for k := range messages / 256 {
-				f := room.Fact{Kind: room.Posted, By: fmt.Sprint("u"), Room: a.ID, Text: text}
+				f := room.Fact{Kind: room.Posted, By: "u", Room: a.ID, Text: text}
 				if _, err := n.Do(context.Background(), f, fmt.Sprintf("%d-%d", i, k)); err != nil {
 					b.Error(err)
 				}

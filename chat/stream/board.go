@@ -320,7 +320,7 @@ type merger struct {
 	entries []entry
 }
 
-// bytes returns what d's stream gets, and of how many events it consists.
+// render returns what d's stream gets, and of how many events it consists.
 func (m *merger) render(d *delivery) ([]byte, int) {
 	n := int(d.part.to - d.part.from)
 	if len(d.more) == 0 {

@@ -131,6 +131,50 @@ func TestPartialWritesMutant(t *testing.T) {
 	}
 }
 
+// TestReplayGivesNoCredit: once the replay is written, a stream may lag by QueueBytes and no more.
+func TestReplayGivesNoCredit(t *testing.T) {
+	h := newHub(context.Background(), Config{QueueBytes: 100})
+	sock := &choosySock{takes: []int{4 + 1000, 0}} // the head and the replay; then nothing
+	c := &Conn{hub: h, sock: sock, corked: true}
+	c.enqueue([]byte("head"))
+	c.Uncork(make([]byte, 1000))
+	var y tally
+	c.deliver(make([]byte, 100), false, &y)
+	if c.closed || c.queued != 100 {
+		t.Fatalf("closed %v, %d bytes queued; want open and 100", c.closed, c.queued)
+	}
+	c.deliver(make([]byte, 1), false, &y)
+	if !c.closed || h.Stats().Slow != 1 {
+		t.Error("a stream that lags by 101 bytes of 100 is not cut")
+	}
+}
+
+// TestWindowIsBounded: publishers that are faster than the flusher do not fill the memory, and go on when it is done.
+func TestWindowIsBounded(t *testing.T) {
+	h := newHub(context.Background(), Config{WindowBytes: 10})
+	h.board.subscribe(&Conn{}, "a")
+	frame := []byte("12345")
+	const publishers, rounds = 3, 50
+	for range publishers {
+		go func() {
+			for range rounds {
+				h.Publish([]Event{{"a", frame}})
+			}
+		}()
+	}
+	for total := 0; total < publishers*rounds*len(frame); {
+		<-h.wake
+		var w window
+		h.mu.Lock()
+		h.board.take(&w)
+		h.room.Broadcast()
+		h.mu.Unlock()
+		if total += w.bytes; w.bytes > 10 {
+			t.Fatalf("a window of %d bytes, want at most 10", w.bytes)
+		}
+	}
+}
+
 // TestOrderUnderLoad: publishers, subscriptions and readers at the same time, on real sockets of which half are full. Each
 // stream must be exactly what was published while it was subscribed, in that order, with nothing but whole heartbeats
 // between.

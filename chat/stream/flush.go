@@ -144,8 +144,8 @@ func (w *crew) stop() { close(w.jobs) }
 func (w *crew) deliver(deliveries []delivery) {
 	w.deliveries = deliveries
 	w.next.Store(0)
-	helpers := min(w.workers, (len(deliveries)-1)/deliveriesPerTurn)
-	for range max(helpers, 0) {
+	others := min(w.workers, (len(deliveries)-1)/deliveriesPerTurn)
+	for range max(others, 0) {
 		w.running.Add(1)
 		w.jobs <- struct{}{}
 	}
