@@ -303,7 +303,10 @@ func readEvents(body io.Reader, events chan<- event) {
 		value = strings.TrimPrefix(value, " ")
 		switch {
 		case lines.Text() == "":
-			if e.data = strings.Join(data, "\n"); e != (event{}) {
+			if e.data = strings.Join(data, "\n"); e.data != "" && e.name == "" {
+				e.name = "message"
+			}
+			if e != (event{}) {
 				events <- e
 			}
 			e, data = event{}, nil

@@ -245,7 +245,11 @@ func (n *Node) appendEvent(b []byte, e *room.Event, id string) []byte {
 	if err != nil {
 		panic(fmt.Sprintf("node: an event that cannot be encoded: %v", err))
 	}
-	return stream.AppendEvent(b, id, e.Name, text)
+	name := e.Name
+	if name == "message" {
+		name = "" // the name of an event that has none
+	}
+	return stream.AppendEvent(b, id, name, text)
 }
 
 // publish hands the events of an entry that was just applied to the streams. mu is held.
@@ -260,7 +264,7 @@ func (n *Node) publish(entry *gossip.Entry, events []room.Event) {
 				}
 			}
 		}
-		if e.Name != "" {
+		if e.Name != "" && (len(n.ahead) > 0 || n.hub.Heard(topicOf(e.Room))) {
 			frame := n.appendEvent(nil, e, idOfLast(events, i, n.position.text))
 			n.pending = append(n.pending, stream.Event{Topic: topicOf(e.Room), Frame: frame})
 			n.publishAhead(entry, e, i == len(events)-1)

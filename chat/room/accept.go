@@ -46,7 +46,7 @@ func (s *State) Accept(f *Fact, key string, id ID) (answer Answer, done bool, er
 	if key != "" {
 		f.Key = keyHash(f.By, key)
 		f.Body = bodyHash(*f)
-		if made, ok := s.madeBy(f.Key, id.UnixMilli()); ok {
+		if made, ok := s.madeBy(f.Key, f.Body, id.UnixMilli()); ok {
 			if made.body != f.Body {
 				return Answer{}, true, ErrKeyReused
 			}
@@ -72,13 +72,15 @@ func (f *Fact) subject() ID {
 	return f.Room
 }
 
-func (s *State) madeBy(key uint64, now int64) (made, bool) {
+// madeBy gives what a request under the key made: this request, if it did, or else another. Two sides of a cut may
+// have taken different requests under one key.
+func (s *State) madeBy(key, body uint64, now int64) (found made, ok bool) {
 	for _, m := range s.keys[key] {
-		if m.at >= now-KeyRetention.Milliseconds() {
-			return m, true
+		if m.within(now, KeyRetention) && (!ok || m.body == body) {
+			found, ok = m, true
 		}
 	}
-	return made{}, false
+	return found, ok
 }
 
 // check says whether the fact may be, and whether it is so already. It fills in what follows from the state.
@@ -228,6 +230,15 @@ func (s *State) checkPosted(f *Fact) error {
 	return checkContent(f.Text, f.Attachments)
 }
 
+// CheckTyping says why a user may not show the others that it types, if so.
+func (s *State) CheckTyping(id ID, name string) error {
+	r, err := s.roomFor(id, name)
+	if err == nil && r.kind == Direct && s.blockedBy(r, name) {
+		err = ErrBlocked
+	}
+	return err
+}
+
 // has says whether the room shows a message of that id, deleted or not.
 func (r *room) has(id ID) bool {
 	_, here := r.find(r.stays(id))
@@ -266,6 +277,8 @@ func (s *State) checkEdited(f *Fact) error {
 		return fmt.Errorf("%w: only the author edits a message", ErrForbidden)
 	case r.deleted(l.id):
 		return fmt.Errorf("%w: %s is deleted", ErrMessageUnknown, f.Message)
+	case r.kind == Direct && s.blockedBy(r, f.By):
+		return ErrBlocked
 	}
 	f.Message = l.id
 	return checkContent(f.Text, f.Attachments)

@@ -34,8 +34,11 @@ func newWorld(t *rapid.T) *world {
 	return w
 }
 
+// pauses are mostly short; the long ones are of the order of KeyRetention.
+var pauses = []time.Duration{0, 0, time.Millisecond, time.Millisecond, time.Second, 7 * time.Hour, 13 * time.Hour, 25 * time.Hour}
+
 func (w *world) id() ID {
-	w.now = w.now.Add(time.Duration(rapid.IntRange(0, 3).Draw(w.t, "ms")) * time.Millisecond)
+	w.now = w.now.Add(rapid.SampledFrom(pauses).Draw(w.t, "pause"))
 	return w.clocks[rapid.IntRange(0, 2).Draw(w.t, "node")].Next(w.now)
 }
 
@@ -77,7 +80,8 @@ func (w *world) step() {
 	case kind == Posted:
 		f := Fact{Kind: Posted, Room: rapid.SampledFrom(w.rooms).Draw(w.t, "room"), By: w.user(), Text: fmt.Sprint(len(w.facts))}
 		if n := rapid.IntRange(0, 3).Draw(w.t, "key"); n > 0 { // the same key is the same request
-			f.Key, f.Body, f.Text = uint64(n), uint64(f.Room)+uint64(n)*uint64(len(f.By)), "keyed"
+			f.Key = uint64(10*n + slices.Index(users, f.By))
+			f.Body, f.Text = uint64(f.Room)+f.Key, "keyed"
 		}
 		w.add(f)
 	default:
@@ -197,11 +201,12 @@ type client struct {
 	w        *world
 	user     string
 	messages map[ID]map[ID]Message // by room
+	told     map[ID]bool           // messages that came as new
 	repeated []ID                  // messages that came as new a second time
 }
 
 func newClient(w *world, user string) *client {
-	return &client{w: w, user: user, messages: map[ID]map[ID]Message{}}
+	return &client{w: w, user: user, messages: map[ID]map[ID]Message{}, told: map[ID]bool{}}
 }
 
 func (c *client) hear(s *State, events []Event) {
@@ -215,8 +220,11 @@ func (c *client) hear(s *State, events []Event) {
 		}
 		switch data := e.Data.(type) {
 		case Message:
-			if _, known := room[data.ID]; known && e.Name == "message" {
-				c.repeated = append(c.repeated, data.ID)
+			if e.Name == "message" {
+				if c.told[data.ID] && !room[data.ID].Deleted {
+					c.repeated = append(c.repeated, data.ID)
+				}
+				c.told[data.ID] = true
 			}
 			if room != nil && (e.Name == "message" || !room[data.ID].Deleted && room[data.ID].ID != 0) {
 				room[data.ID] = data
@@ -231,6 +239,9 @@ func (c *client) hear(s *State, events []Event) {
 			if data.User == c.user && data.Joined {
 				c.fetch(s, e.Room)
 			} else if data.User == c.user {
+				for id := range room {
+					delete(c.told, id)
+				}
 				delete(c.messages, e.Room)
 			}
 		}
@@ -259,7 +270,7 @@ func (c *client) wrong(s *State) string {
 		for _, m := range slices.Sorted(maps.Keys(c.messages[id])) {
 			if s.room(id).visible(m) {
 				shown = append(shown, c.messages[id][m])
-			} else if !c.messages[id][m].Deleted {
+			} else if x := c.messages[id][m]; !x.Deleted {
 				return fmt.Sprintf("%s still shows %v, a copy of %v", c.user, m, s.room(id).stays(m))
 			}
 		}
@@ -312,6 +323,93 @@ func TestStreamsTellHistory(t *testing.T) {
 		}
 		if len(steady.repeated) > 0 {
 			t.Fatalf("shown twice: %v", steady.repeated)
+		}
+	})
+}
+
+// causal is an order in which nodes can hear of the facts: a room before what is in it, a message before what is done
+// to it.
+func (w *world) causal() []int {
+	first := map[ID]int{}
+	for i, f := range w.facts {
+		id := f.Room
+		if f.Kind == Posted {
+			id = f.ID
+		}
+		if _, known := first[id]; !known && (f.Kind == Created || f.Kind == Posted) {
+			first[id] = i
+		}
+	}
+	done := map[int]bool{}
+	ready := func(i int) bool {
+		f := w.facts[i]
+		needs := []ID{f.Room, f.Message}
+		for _, p := range f.Reads {
+			needs = append(needs, p.Message)
+		}
+		return !slices.ContainsFunc(needs, func(id ID) bool { n, known := first[id]; return known && n != i && !done[n] })
+	}
+	var order []int
+	for waiting := w.shuffled(); len(waiting) > 0; {
+		at := slices.IndexFunc(waiting, ready)
+		order = append(order, waiting[at])
+		done[waiting[at]] = true
+		waiting = slices.Delete(waiting, at, at+1)
+	}
+	return order
+}
+
+// TestMovesTellHistory: a client that heard some facts on one node goes on with another, which has others, and then
+// hears of the rest; it ends with what the history is, whatever it was told on the way by nodes that did not know all.
+func TestMovesTellHistory(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(t)
+		for range rapid.IntRange(1, 25).Draw(t, "facts") {
+			w.step()
+		}
+		there, here := New(), New()
+		for _, user := range users {
+			there.user(user)
+			here.user(user)
+		}
+		c := newClient(w, "ana")
+		heard := map[int]bool{}
+		for _, i := range w.causal()[:rapid.IntRange(0, len(w.facts)).Draw(t, "heard there")] {
+			c.hear(there, there.Apply(uint32(i), &w.facts[i]))
+			heard[i] = true
+		}
+		order := w.causal()
+		moves := rapid.IntRange(0, len(order)).Draw(t, "known here")
+		for _, i := range order[:moves] {
+			here.Apply(uint32(i), &w.facts[i])
+		}
+		reset := false
+		for _, i := range order[:moves] {
+			if !heard[i] {
+				c.hear(here, here.Replay("ana", &w.facts[i]))
+				reset = reset || w.facts[i].Seats("ana")
+			}
+		}
+		for _, i := range order[moves:] {
+			f := &w.facts[i]
+			events := here.Apply(uint32(i), f)
+			if heard[i] {
+				events = here.Correct("ana", f)
+			}
+			reset = reset || f.Seats("ana")
+			c.hear(here, events)
+		}
+		if reset { // the client fetches everything anew
+			c = newClient(w, "ana")
+			for _, id := range here.RoomsOf("ana") {
+				c.fetch(here, id)
+			}
+		}
+		if wrong := c.wrong(here); wrong != "" {
+			t.Fatal(wrong)
+		}
+		if len(c.repeated) > 0 {
+			t.Fatalf("shown twice: %v", c.repeated)
 		}
 	})
 }
@@ -396,6 +494,7 @@ func TestAccept(t *testing.T) {
 	direct := must(Fact{Kind: Created, By: "ana", RoomKind: Direct, Members: []string{"ana", "bo"}}, "").ID
 	channel := must(Fact{Kind: Created, By: "ana", RoomKind: Channel, Members: []string{"ana"}}, "").ID
 	hello := must(Fact{Kind: Posted, By: "ana", Room: group, Text: "hello"}, "k")
+	greeting := must(Fact{Kind: Posted, By: "ana", Room: direct, Text: "hello"}, "")
 	must(Fact{Kind: Blocked, By: "bo", Target: "ana"}, "")
 	must(Fact{Kind: Joined, By: "chae", Room: channel, Target: "chae"}, "")
 
@@ -416,6 +515,7 @@ func TestAccept(t *testing.T) {
 		{"reader writes in channel", Fact{Kind: Posted, By: "chae", Room: channel, Text: "x"}, "", ErrForbidden},
 		{"another's message edited", Fact{Kind: Edited, By: "bo", Room: group, Message: hello.ID, Text: "x"}, "", ErrForbidden},
 		{"another's message deleted", Fact{Kind: Deleted, By: "bo", Room: group, Message: hello.ID}, "", ErrForbidden},
+		{"blocked sender edits", Fact{Kind: Edited, By: "ana", Room: direct, Message: greeting.ID, Text: "x"}, "", ErrBlocked},
 		{"unknown message", Fact{Kind: Deleted, By: "bo", Room: group, Message: 9}, "", ErrMessageUnknown},
 		{"member removes another", Fact{Kind: Left, By: "bo", Room: group, Target: "ana"}, "", ErrForbidden},
 		{"third in a direct room", Fact{Kind: Joined, By: "bo", Room: direct, Target: "chae"}, "", ErrForbidden},
@@ -447,7 +547,7 @@ func TestAccept(t *testing.T) {
 	if a := must(Fact{Kind: Posted, By: "ana", Room: group, Text: "hello"}, "k"); a.Replayed {
 		t.Error("the key outlived its retention")
 	}
-	now = now.Add(3 * KeyRetention)
+	now = now.Add(4 * KeyRetention)
 	must(Fact{Kind: Posted, By: "ana", Room: group, Text: "later"}, "")
 	if len(s.keys) != 0 || len(s.recent) != 0 {
 		t.Errorf("%d keys and %d recent ones are kept for ever", len(s.keys), len(s.recent))

@@ -1,8 +1,8 @@
 // Package room is what chat knows: rooms, who is in them, where each message lies in the log, how far everybody has
 // read. It is pure: facts go in, events come out, and every order of the same facts makes the same state, so that nodes
 // which were cut off from each other agree as soon as both have heard everything. Two facts about one thing are settled
-// by their ids (the later one wins), but for deletions, which win for ever, and for two copies of one message, of which
-// the earlier stays.
+// by their ids (the later one wins), but for deletions, which win for ever, and for copies of one message, of which
+// the earliest stays.
 //
 // Message text is not kept here. A message costs 24 bytes (its id, the hash of its request, its author and the number
 // of its record in the log); the text is read from the log when somebody asks.
@@ -16,6 +16,10 @@ import (
 
 // KeyRetention is how long an idempotency key answers with what it first made.
 const KeyRetention = 24 * time.Hour
+
+// keysKept is how long keys are kept: a copy within KeyRetention of another, which may be within KeyRetention of the one
+// that is remembered for both, and itself that old when it comes, finds it.
+const keysKept = 3 * KeyRetention
 
 // State is what a node knows. It is not safe for concurrent use: the owner locks.
 type State struct {
@@ -43,24 +47,26 @@ type room struct {
 	seats   map[uint32]setting // by user number
 	members int
 	lines   []line          // sorted by id
-	edits   map[ID]edit     // by message
-	gone    map[ID]struct{} // deleted messages
-	copies  map[ID]ID       // a copy that gave way → the message that stays
+	edits   map[ID]edit     // by the message that the latest Edited fact names
+	gone    map[ID]struct{} // messages that Deleted facts name
+	copyOf  map[ID]ID       // a copy that gave way → the message that stays
+	copies  map[ID][]ID     // a message that stays → its copies that gave way, sorted
 	reads   map[uint32]ID   // by user number
 }
 
 // A setting is true or false as of a fact.
 type setting struct {
-	on bool
-	at ID
+	on     bool
+	at     ID
+	record uint32 // of that fact
 }
 
 // set reports whether the setting changed.
-func (s setting) set(on bool, at ID) (setting, bool) {
+func (s setting) set(on bool, at ID, record uint32) (setting, bool) {
 	if at < s.at {
 		return s, false
 	}
-	return setting{on, at}, s.on != on
+	return setting{on, at, record}, s.on != on
 }
 
 type line struct {
@@ -111,7 +117,7 @@ func (s *State) room(id ID) *room {
 	r := s.rooms[id]
 	if r == nil {
 		r = &room{id: id, seats: make(map[uint32]setting), edits: make(map[ID]edit), gone: make(map[ID]struct{}),
-			copies: make(map[ID]ID), reads: make(map[uint32]ID)}
+			copyOf: make(map[ID]ID), copies: make(map[ID][]ID), reads: make(map[uint32]ID)}
 		s.rooms[id] = r
 	}
 	return r
@@ -126,15 +132,34 @@ func (r *room) find(id ID) (int, bool) {
 
 // stays follows a copy that gave way to the message that stays.
 func (r *room) stays(id ID) ID {
-	if to, ok := r.copies[id]; ok {
+	if to, ok := r.copyOf[id]; ok {
 		return to
 	}
 	return id
 }
 
 func (r *room) visible(id ID) bool {
-	_, copied := r.copies[id]
+	_, copied := r.copyOf[id]
 	return !copied
+}
+
+// deleted says whether the message that stays, or one of its copies, was deleted.
+func (r *room) deleted(id ID) bool {
+	if _, gone := r.gone[id]; gone {
+		return true
+	}
+	return slices.ContainsFunc(r.copies[id], func(copied ID) bool { _, gone := r.gone[copied]; return gone })
+}
+
+// edit is the latest edit of the message that stays, or of one of its copies; the zero edit for none.
+func (r *room) edit(id ID) edit {
+	latest := r.edits[id]
+	for _, copied := range r.copies[id] {
+		if e := r.edits[copied]; e.at > latest.at {
+			latest = e
+		}
+	}
+	return latest
 }
 
 // An Event is what a fact changed, for the streams of those whom it concerns.
@@ -154,8 +179,9 @@ type (
 		ID     ID
 	}
 	DeletedEvent struct {
-		Room ID `json:"room"`
-		ID   ID `json:"id"`
+		Room  ID `json:"room"`
+		ID    ID `json:"id"`
+		Stays ID `json:"stays,omitzero"` // the message in whose place it was a copy
 	}
 	ReadEvent struct {
 		Room    ID     `json:"room"`
@@ -181,11 +207,11 @@ func (s *State) Apply(record uint32, f *Fact) []Event {
 	s.expireKeys()
 	switch f.Kind {
 	case Created:
-		return s.applyCreated(f)
+		return s.applyCreated(record, f)
 	case Renamed:
 		return s.applyRenamed(f)
 	case Joined, Left:
-		return s.applySeat(s.room(f.Room), f.Target, f.Kind == Joined, f.ID)
+		return s.applySeat(s.room(f.Room), f.Target, f.Kind == Joined, f.ID, record)
 	case Posted:
 		return s.applyPosted(record, f)
 	case Edited:
@@ -196,12 +222,12 @@ func (s *State) Apply(record uint32, f *Fact) []Event {
 		return s.applyReads(f)
 	case Blocked, Unblocked:
 		u := s.user(f.By)
-		u.blocks[f.Target], _ = u.blocks[f.Target].set(f.Kind == Blocked, f.ID)
+		u.blocks[f.Target], _ = u.blocks[f.Target].set(f.Kind == Blocked, f.ID, record)
 	}
 	return nil
 }
 
-func (s *State) applyCreated(f *Fact) []Event {
+func (s *State) applyCreated(record uint32, f *Fact) []Event {
 	r := s.room(f.Room)
 	s.remember(f)
 	first := r.kind == ""
@@ -213,7 +239,7 @@ func (s *State) applyCreated(f *Fact) []Event {
 	}
 	var events []Event
 	for _, name := range f.Members {
-		for _, e := range s.applySeat(r, name, true, f.ID) {
+		for _, e := range s.applySeat(r, name, true, f.ID, record) {
 			if first { // the room itself is the news, not each seat
 				e.Name, e.Data = "", nil
 			}
@@ -235,9 +261,9 @@ func (s *State) applyRenamed(f *Fact) []Event {
 	return []Event{{Name: "room", Room: r.id, Data: RoomEvent{r.id, r.kind, r.name}}}
 }
 
-func (s *State) applySeat(r *room, name string, in bool, at ID) []Event {
+func (s *State) applySeat(r *room, name string, in bool, at ID, record uint32) []Event {
 	u := s.user(name)
-	seat, changed := r.seats[u.number].set(in, at)
+	seat, changed := r.seats[u.number].set(in, at, record)
 	r.seats[u.number] = seat
 	if !changed {
 		return nil
@@ -263,10 +289,12 @@ func (s *State) applyPosted(record uint32, f *Fact) []Event {
 	}
 	author := s.user(f.By).number
 	r.lines = slices.Insert(r.lines, i, line{f.ID, f.Body, author, record})
-	other := s.otherCopy(r, f)
+	mayHaveCopies := s.mayHaveCopies(f)
 	s.remember(f)
-	if other != 0 {
-		return s.mergeCopies(r, f, other)
+	if mayHaveCopies {
+		if ids := r.copiesAround(i); len(ids) > 1 {
+			return r.regroup(ids, f)
+		}
 	}
 	if r.deleted(f.ID) {
 		return nil
@@ -274,82 +302,114 @@ func (s *State) applyPosted(record uint32, f *Fact) []Event {
 	return []Event{r.messageEvent("message", f.ID, f)}
 }
 
-func (r *room) deleted(id ID) bool {
-	_, gone := r.gone[id]
-	return gone
-}
-
 // messageEvent tells the present content of message id, whose first content is in f, if f is not nil.
 func (r *room) messageEvent(name string, id ID, f *Fact) Event {
-	if e, ok := r.edits[id]; ok {
+	if e := r.edit(id); e.at != 0 {
 		return Event{Name: name, Room: r.id, Data: Stored{e.record, id}}
+	}
+	if f == nil || f.ID != id {
+		i, _ := r.find(id)
+		return Event{Name: name, Room: r.id, Data: Stored{r.lines[i].record, id}}
 	}
 	return Event{Name: name, Room: r.id, Data: f.View(id)}
 }
 
-// otherCopy finds the message that the same request made elsewhere, if there is one that stays so far.
-func (s *State) otherCopy(r *room, f *Fact) ID {
-	if f.Body == 0 {
-		return 0
-	}
-	near := func(id ID) bool {
-		return id != f.ID && r.visible(id) && max(f.ID, id).Time().Sub(min(f.ID, id).Time()) <= KeyRetention
-	}
-	for _, m := range s.keys[f.Key] {
-		if m.body == f.Body && near(m.id) {
-			return m.id
-		}
-	}
-	if f.ID.UnixMilli() > s.newest-KeyRetention.Milliseconds() {
-		return 0 // every copy near it is among the keys
-	}
-	for _, l := range r.lines {
-		if l.body == f.Body && near(l.id) {
-			return l.id
-		}
-	}
-	return 0
+func (r *room) deletedEvent(id ID) Event {
+	return Event{Name: "deleted", Room: r.id, Data: DeletedEvent{r.id, id, r.copyOf[id]}}
 }
 
-// mergeCopies makes the earlier of two copies stay, with the edits and the deletion of both.
-func (s *State) mergeCopies(r *room, f *Fact, other ID) []Event {
-	stays, gives := min(f.ID, other), max(f.ID, other)
-	for copied, to := range r.copies {
-		if to == gives {
-			r.copies[copied] = stays
+// mayHaveCopies says whether the same request may have made a message within KeyRetention of this one. The keys of
+// keysKept know of all that are younger; what comes later than that has to be looked for.
+func (s *State) mayHaveCopies(f *Fact) bool {
+	if f.Body == 0 {
+		return false
+	}
+	if f.ID.UnixMilli() < s.newest-KeyRetention.Milliseconds() {
+		return true
+	}
+	return slices.ContainsFunc(s.keys[f.Key], func(m made) bool {
+		return m.body == f.Body && m.within(f.ID.UnixMilli(), 2*KeyRetention)
+	})
+}
+
+// copiesAround gives the ids of the lines that the same request made as lines[i], it included, in order, as far as they
+// follow each other within KeyRetention: no message beyond such a gap has a say in which of them stay.
+func (r *room) copiesAround(i int) []ID {
+	body, ids := r.lines[i].body, []ID{r.lines[i].id}
+	far := func(a, b ID) bool { return b.UnixMilli()-a.UnixMilli() > KeyRetention.Milliseconds() }
+	for k := i - 1; k >= 0 && !far(r.lines[k].id, ids[0]); k-- {
+		if r.lines[k].body == body {
+			ids = slices.Insert(ids, 0, r.lines[k].id)
 		}
 	}
-	r.copies[gives] = stays
-	wasDeleted, wasEdited := r.deleted(other), r.edits[other]
-	if r.deleted(gives) {
-		r.gone[stays] = struct{}{}
+	for k := i + 1; k < len(r.lines) && !far(ids[len(ids)-1], r.lines[k].id); k++ {
+		if r.lines[k].body == body {
+			ids = append(ids, r.lines[k].id)
+		}
 	}
-	if e := r.edits[gives]; e.at > r.edits[stays].at {
-		r.edits[stays] = e
+	return ids
+}
+
+// shown is what a client shows of a message.
+type shown struct {
+	hidden bool // it is a copy that gave way, or deleted
+	edit   ID
+}
+
+func (r *room) shown(id ID) shown {
+	return shown{!r.visible(id) || r.deleted(id), r.edit(id).at}
+}
+
+// regroup decides anew which of some copies of one request stay, after that in f came: the first does, the others
+// within KeyRetention of it give way, the next one after that begins another group. It is the same in whatever order the
+// copies came. What was done to a copy is done to the message that stays.
+func (r *room) regroup(ids []ID, f *Fact) []Event {
+	before := make([]shown, len(ids))
+	for i, id := range ids {
+		before[i] = r.shown(id)
+		if before[i].hidden = before[i].hidden || id == f.ID; id == f.ID {
+			before[i].edit = 0
+		}
 	}
-	deleted := Event{Name: "deleted", Room: r.id, Data: DeletedEvent{r.id, other}}
-	switch {
-	case r.deleted(stays) && wasDeleted:
-		return nil
-	case r.deleted(stays):
-		return []Event{deleted}
-	case stays == f.ID:
-		return []Event{deleted, r.messageEvent("message", stays, f)}
-	case r.edits[stays] != wasEdited:
-		return []Event{r.messageEvent("edited", stays, nil)}
+	for _, id := range ids {
+		delete(r.copyOf, id)
+		delete(r.copies, id)
 	}
-	return nil
+	first := ids[0]
+	for _, id := range ids[1:] {
+		if id.UnixMilli()-first.UnixMilli() > KeyRetention.Milliseconds() {
+			first = id
+			continue
+		}
+		r.copyOf[id] = first
+		r.copies[first] = append(r.copies[first], id)
+	}
+	var events []Event
+	for i, id := range ids { // what gives way first: a message that comes is told once only
+		if now := r.shown(id); !before[i].hidden && now.hidden {
+			events = append(events, r.deletedEvent(id))
+		}
+	}
+	for i, id := range ids {
+		switch now := r.shown(id); {
+		case now.hidden:
+		case before[i].hidden:
+			events = append(events, r.messageEvent("message", id, f))
+		case before[i].edit != now.edit:
+			events = append(events, r.messageEvent("edited", id, f))
+		}
+	}
+	return events
 }
 
 func (s *State) applyEdited(record uint32, f *Fact) []Event {
 	r := s.room(f.Room)
-	for _, id := range []ID{f.Message, r.stays(f.Message)} {
-		if f.ID > r.edits[id].at {
-			r.edits[id] = edit{f.ID, record}
-		}
+	if f.ID <= r.edits[f.Message].at {
+		return nil
 	}
+	r.edits[f.Message] = edit{f.ID, record}
 	id := r.stays(f.Message)
-	if _, here := r.find(id); !here || r.deleted(id) || r.edits[id].at != f.ID {
+	if _, here := r.find(id); !here || r.deleted(id) || r.edit(id).at != f.ID {
 		return nil
 	}
 	return []Event{{Name: "edited", Room: r.id, Data: f.View(id)}}
@@ -359,11 +419,11 @@ func (s *State) applyDeleted(f *Fact) []Event {
 	r := s.room(f.Room)
 	id := r.stays(f.Message)
 	again := r.deleted(id)
-	r.gone[f.Message], r.gone[id] = struct{}{}, struct{}{}
+	r.gone[f.Message] = struct{}{}
 	if _, here := r.find(id); !here || again {
 		return nil
 	}
-	return []Event{{Name: "deleted", Room: r.id, Data: DeletedEvent{r.id, id}}}
+	return []Event{r.deletedEvent(id)}
 }
 
 func (s *State) applyReads(f *Fact) []Event {
@@ -381,16 +441,13 @@ func (s *State) applyReads(f *Fact) []Event {
 
 // remember keeps what a request made, so that a retry gets it again.
 func (s *State) remember(f *Fact) {
-	if f.Key == 0 || f.ID.UnixMilli() < s.newest-2*KeyRetention.Milliseconds() {
+	m := made{f.Body, f.subject(), f.ID.UnixMilli()}
+	if f.Key == 0 || m.at < s.newest-keysKept.Milliseconds() {
 		return
-	}
-	m := made{f.Body, f.ID, f.ID.UnixMilli()}
-	if f.Kind == Created {
-		m.id = f.Room
 	}
 	known := s.keys[f.Key]
 	for i := range known {
-		if apart := m.at - known[i].at; known[i].body == m.body && max(apart, -apart) <= KeyRetention.Milliseconds() {
+		if known[i].body == m.body && known[i].within(m.at, KeyRetention) {
 			known[i].id = min(known[i].id, m.id)
 			return
 		}
@@ -399,10 +456,14 @@ func (s *State) remember(f *Fact) {
 	s.recent = append(s.recent, recentKey{f.Key, m.at})
 }
 
-// expireKeys forgets keys of twice their retention: a copy that was made within the retention of another, and is heard
-// of late, still finds it.
+// within says whether it was made within d of a time, in milliseconds.
+func (m made) within(at int64, d time.Duration) bool {
+	return max(m.at-at, at-m.at) <= d.Milliseconds()
+}
+
+// expireKeys forgets what is older than keysKept.
 func (s *State) expireKeys() {
-	oldest := s.newest - 2*KeyRetention.Milliseconds()
+	oldest := s.newest - keysKept.Milliseconds()
 	n := 0
 	for ; n < len(s.recent) && s.recent[n].at < oldest; n++ {
 		key := s.recent[n].key

@@ -9,6 +9,16 @@ import (
 // UnreadMax is where counting unread messages stops.
 const UnreadMax = 1_000
 
+// unreadScanMax is how many messages are looked at for it, one's own and deleted ones included.
+const unreadScanMax = 10 * UnreadMax
+
+// Presence is told among the members of direct rooms and of groups of no more than CircleMax members; of a user in more
+// than circlesMax rooms, only in some of them.
+const (
+	CircleMax  = 50
+	circlesMax = 500
+)
+
 // Room is what the API says of a room to one of its members.
 type Room struct {
 	ID        ID       `json:"id"`
@@ -110,7 +120,7 @@ func (s *State) unread(r *room, u *user) int {
 	if exact {
 		after++
 	}
-	for _, l := range r.lines[after:] {
+	for _, l := range r.lines[after:min(len(r.lines), after+unreadScanMax)] {
 		if n == UnreadMax {
 			break
 		}
@@ -123,7 +133,7 @@ func (s *State) unread(r *room, u *user) int {
 
 func (s *State) line(r *room, l line) Line {
 	record := l.record
-	if e, ok := r.edits[l.id]; ok {
+	if e := r.edit(l.id); e.at != 0 {
 		record = e.record
 	}
 	return Line{ID: l.id, Record: record, Author: s.names[l.author], Deleted: r.deleted(l.id)}
@@ -192,26 +202,33 @@ func (s *State) RoomsOf(name string) []ID {
 	return ids
 }
 
+// CheckMember says why a user may not do something in a room, if so.
+func (s *State) CheckMember(id ID, name string) error {
+	_, err := s.roomFor(id, name)
+	return err
+}
+
 // InRoom says whether a user is a member.
 func (s *State) InRoom(id ID, name string) bool {
 	r := s.rooms[id]
 	return r != nil && s.seat(r, name)
 }
 
-// Neighbours are the members of a user's direct and group rooms, at most max, sorted, without the user: whose presence
-// it sees.
-func (s *State) Neighbours(name string, limit int) []string {
-	u := s.users[name]
-	if u == nil {
+// Circle gives the members of a room who are told of each other's presence; none in a channel or a large group.
+func (s *State) Circle(id ID) []string {
+	r := s.rooms[id]
+	if r == nil || r.kind == Channel || r.members > CircleMax {
 		return nil
 	}
+	return s.members(r)
+}
+
+// Neighbours are the others in a user's circles, at most limit, sorted.
+func (s *State) Neighbours(name string, limit int) []string {
+	ids := s.RoomsOf(name)
 	seen := make(map[string]struct{})
-	for _, id := range s.RoomsOf(name) {
-		r := s.rooms[id]
-		if r.kind == Channel {
-			continue
-		}
-		for _, other := range s.members(r) {
+	for _, id := range ids[:min(len(ids), circlesMax)] {
+		for _, other := range s.Circle(id) {
 			if other != name && len(seen) < limit {
 				seen[other] = struct{}{}
 			}
@@ -246,35 +263,65 @@ func (s *State) Replay(name string, f *Fact) []Event {
 		return r.replayPosted(f)
 	case Edited:
 		id := r.stays(f.Message)
-		if r.has(id) && !r.deleted(id) && r.edits[id].at == f.ID {
-			return []Event{{Name: "edited", Room: r.id, Data: f.View(id)}}
+		if r.has(id) && !r.deleted(id) && r.edit(id).at != 0 {
+			return []Event{r.messageEvent("edited", id, nil)}
 		}
 	case Deleted:
-		return []Event{{Name: "deleted", Room: r.id, Data: DeletedEvent{r.id, r.stays(f.Message)}}}
+		return []Event{r.deletedEvent(r.stays(f.Message))}
 	}
 	return nil
 }
 
 func (r *room) replayPosted(f *Fact) []Event {
-	if stays := r.stays(f.ID); stays != f.ID { // a copy: what was done to it is done to the message that stays
-		if r.deleted(stays) {
-			return []Event{{Name: "deleted", Room: r.id, Data: DeletedEvent{r.id, stays}}}
+	stays := r.stays(f.ID)
+	var events []Event
+	if stays == f.ID {
+		for _, copied := range r.copies[stays] {
+			events = append(events, r.deletedEvent(copied))
 		}
-		if _, edited := r.edits[stays]; edited {
-			return []Event{r.messageEvent("edited", stays, nil)}
+		if !r.deleted(stays) {
+			events = append(events, r.messageEvent("message", stays, f))
 		}
+		return events
+	}
+	// A copy: what was done to it is done to the message that stays.
+	if r.deleted(stays) {
+		return append(events, r.deletedEvent(stays))
+	}
+	if r.edit(stays).at != 0 {
+		events = append(events, r.messageEvent("edited", stays, nil))
+	}
+	return events
+}
+
+// Correct says what a stream must hear of a fact that it has heard of elsewhere, when this node hears of it: nothing
+// new, but how things are now, as this node may have told the stream otherwise before it knew. That is not enough if the
+// two nodes took the user for a member at different times: see Seats.
+func (s *State) Correct(name string, f *Fact) []Event {
+	if f.Kind != Posted {
+		return s.Replay(name, f)
+	}
+	r := s.rooms[f.Room]
+	if r == nil || !s.seat(r, name) {
 		return nil
 	}
 	var events []Event
-	for _, copied := range slices.Sorted(maps.Keys(r.copies)) {
-		if r.copies[copied] == f.ID {
-			events = append(events, Event{Name: "deleted", Room: r.id, Data: DeletedEvent{r.id, copied}})
-		}
+	stays := r.stays(f.ID)
+	for _, copied := range r.copies[stays] {
+		events = append(events, r.deletedEvent(copied))
 	}
-	if !r.deleted(f.ID) {
-		events = append(events, r.messageEvent("message", f.ID, f))
+	if r.deleted(stays) {
+		return append(events, r.deletedEvent(stays))
+	}
+	if r.edit(stays).at != 0 {
+		events = append(events, r.messageEvent("edited", stays, nil))
 	}
 	return events
+}
+
+// Seats says whether the fact is about a user's being a member.
+func (f *Fact) Seats(name string) bool {
+	return (f.Kind == Joined || f.Kind == Left) && f.Target == name || f.Kind == Created && slices.Contains(f.Members, name)
 }
 
 func (s *State) replayReads(name string, f *Fact) []Event {

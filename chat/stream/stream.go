@@ -270,6 +270,14 @@ func (h *Hub) Unsubscribe(c *Conn, topics ...Topic) {
 	}
 }
 
+// Heard says whether the topic has a subscriber, so that no frame need be made for nobody.
+func (h *Hub) Heard(t Topic) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	topic := h.board.topics[t]
+	return topic != nil && len(topic.subs) > 0
+}
+
 // Publish sends each event to the subscribers of its topic, in order. It waits for no reader, only, when
 // Config.WindowBytes are gathered, for the next flush to begin. After the hub has ended it does nothing. Empty frames
 // are left out.
