@@ -10,7 +10,7 @@
 //	PEER_SECRET                    shared by all nodes, at least 16 bytes; needed with PEERS
 //	SENDS_PER_SECOND  20           messages one user may send, for ever; twice as many at once
 //
-// and what every service has: go run ./chat -h lists all.
+// and what every service has.
 package main
 
 import (
@@ -26,8 +26,6 @@ import (
 
 	"dongne/chat/node"
 	"dongne/chat/room"
-	"dongne/chat/stream"
-	"dongne/internal/gossip"
 	"dongne/internal/serve"
 	"dongne/internal/sharedlog"
 )
@@ -84,7 +82,7 @@ func configure(getenv func(string) string, stdout io.Writer) (node.Config, error
 	logger, err := serve.NewLogger(getenv, stdout)
 	return node.Config{
 		Name: getenv("NODE_ID"), Peers: peers, Secret: []byte(secret), Dir: getenv("DATA_DIR"), SendsPerSecond: sends,
-		Now: time.Now, Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), Client: &http.Client{}, Logger: logger, Profile: gossip.LAN,
+		Now: time.Now, Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), Client: &http.Client{}, Logger: logger,
 	}, err
 }
 
@@ -157,25 +155,24 @@ func (h handlers) showRoom(w http.ResponseWriter, f *room.Fact, a room.Answer) e
 	if err != nil {
 		return err
 	}
-	return serve.JSON(w, created(f.Kind == room.Created && !a.NoChange), found)
+	if f.Kind == room.Created && !a.NoChange {
+		return serve.JSON(w, http.StatusCreated, found)
+	}
+	return serve.JSON(w, http.StatusOK, found)
 }
 
 func (h handlers) showMessage(w http.ResponseWriter, f *room.Fact, a room.Answer) error {
-	if f.Kind == room.Posted && !a.Replayed { // as it was written; reading it back would cost a tenth of a post
-		return serve.JSON(w, http.StatusCreated, f.View(a.ID))
+	m, err := f.View(a.ID), error(nil)
+	if f.Kind != room.Posted || a.Replayed { // reading back what was just written would cost a tenth of a post
+		m, err = h.node.Message(f.Room, f.By, a.ID)
 	}
-	m, err := h.node.Message(f.Room, f.By, a.ID)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case f.Kind == room.Posted:
+		return serve.JSON(w, http.StatusCreated, m)
 	}
-	return serve.JSON(w, created(f.Kind == room.Posted), m)
-}
-
-func created(anew bool) int {
-	if anew {
-		return http.StatusCreated
-	}
-	return http.StatusOK
+	return serve.JSON(w, http.StatusOK, m)
 }
 
 func noContent(w http.ResponseWriter, _ *room.Fact, _ room.Answer) error {
@@ -299,5 +296,5 @@ var refusals = []serve.Refusal{
 	serve.Refuse(sharedlog.ErrStopped, http.StatusServiceUnavailable, "log-stopped"),
 	serve.Refuse(sharedlog.ErrClosed, http.StatusServiceUnavailable, "closing"),
 	serve.Refuse(sharedlog.ErrBusy, http.StatusServiceUnavailable, "busy"),
-	serve.Refuse(stream.ErrFull, http.StatusServiceUnavailable, "too-many-streams"),
+	serve.Refuse(sharedlog.ErrTooLarge, http.StatusRequestEntityTooLarge, "too-large"),
 }

@@ -213,7 +213,7 @@ type pageOf[T any] struct {
 
 func (a as) create(kind string, members ...string) room.ID {
 	a.t.Helper()
-	return decode[roomJSON](a.do("POST", "/rooms", map[string]any{"kind": kind, "members": members}).want(201, "")).ID
+	return decode[roomJSON](a.do("POST", "/rooms", map[string]any{"kind": kind, "members": append([]string{}, members...)}).want(201, "")).ID
 }
 
 // The API's objects as a client reads them.

@@ -16,14 +16,13 @@ import (
 	"time"
 
 	"dongne/chat/room"
-	"dongne/internal/gossip"
 )
 
 func open(tb testing.TB, dir string) *Node {
 	tb.Helper()
 	n, err := Open(tb.Context(), Config{
 		Name: "n1", Dir: dir, Now: time.Now, Rand: rand.New(rand.NewPCG(1, 2)), SendsPerSecond: 1_000_000,
-		Logger: slog.New(slog.DiscardHandler), Profile: gossip.LAN,
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		tb.Fatal(err)

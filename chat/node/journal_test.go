@@ -81,7 +81,7 @@ func TestJournal(t *testing.T) {
 
 func TestLimiter(t *testing.T) {
 	var l limiter
-	l.init(10)
+	l.init(10, sendsBurst)
 	now := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
 	burst := 0
 	for l.take("ana", now) {
@@ -115,15 +115,15 @@ func TestClockAhead(t *testing.T) {
 		f := room.Fact{Kind: room.Renamed, ID: room.NewClock("n2").Next(now.Add(ahead))}
 		return []gossip.Entry{{Origin: gossip.Origin{Node: "n2", Incarnation: 1}, Seq: 1, Data: f.Encode()}}
 	}
-	if err := n.checkFacts(entry(room.ClockAheadMax)); err != nil {
+	if _, err := n.checkFacts(entry(room.ClockAheadMax)); err != nil {
 		t.Errorf("a clock %v ahead: %v", room.ClockAheadMax, err)
 	}
-	if err := n.checkFacts(entry(room.ClockAheadMax + time.Second)); err == nil {
+	if _, err := n.checkFacts(entry(room.ClockAheadMax + time.Second)); err == nil {
 		t.Errorf("a clock more than %v ahead is believed", room.ClockAheadMax)
 	}
 	broken := entry(0)
 	broken[0].Data[7] ^= 1
-	if err := n.checkFacts(broken); err == nil {
+	if _, err := n.checkFacts(broken); err == nil {
 		t.Error("a fact with a flipped bit is believed")
 	}
 }

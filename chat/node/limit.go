@@ -5,22 +5,27 @@ import (
 	"time"
 )
 
-// sendsBurst is how many seconds' worth of messages a user may send at once.
-const sendsBurst = 2
+// Of messages a user may send sendsBurst seconds' worth at once; of typing one a second counts.
+const (
+	sendsBurst  = 2
+	typingBurst = 1
+)
 
 // limiter bounds how often each user does something: the generic cell rate algorithm (ITU-T I.371), which needs one
 // time for each user who did it lately.
 type limiter struct {
 	mu       sync.Mutex
 	interval time.Duration
+	burst    time.Duration
 	due      map[string]time.Time // when the user's bucket is empty again
 	sweepAt  int                  // users
 }
 
 const limiterSweepMin = 1024
 
-func (l *limiter) init(perSecond int) {
+func (l *limiter) init(perSecond, burst int) {
 	l.interval = time.Second / time.Duration(perSecond)
+	l.burst = time.Duration(burst) * time.Second
 	l.due = make(map[string]time.Time)
 	l.sweepAt = limiterSweepMin
 }
@@ -33,7 +38,7 @@ func (l *limiter) take(user string, now time.Time) bool {
 	if due.Before(now) {
 		due = now
 	}
-	if due.Sub(now) > sendsBurst*time.Second-l.interval {
+	if due.Sub(now) > l.burst-l.interval {
 		return false
 	}
 	l.due[user] = due.Add(l.interval)

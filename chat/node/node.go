@@ -37,8 +37,10 @@ type Config struct {
 	Client         *http.Client // for the other nodes
 	Logger         *slog.Logger
 	SendsPerSecond int // per user
-	Profile        gossip.Profile
 }
+
+// slotBytesMax is several times what a message between nodes carries, so that what one message brings fits into a slot.
+const slotBytesMax = 4 << 20
 
 // ErrTooFast: the user sends more than its share.
 var ErrTooFast = errors.New("too many messages")
@@ -48,18 +50,19 @@ var ErrInFlight = errors.New("a request under this idempotency key is in flight"
 
 // Node is a running node.
 type Node struct {
-	config Config
-	start  time.Time
-	file   *filelog.Log
-	log    *live.Log[request, answer]
-	hub    *stream.Hub
-	clock  *room.Clock // used by the log's goroutine alone
-	limits limiter
-	reads  readQueue
-	links  map[string]*link
-	kick   chan struct{} // there may be something to send
-	stop   context.CancelFunc
-	loops  sync.WaitGroup
+	config  Config
+	start   time.Time
+	file    *filelog.Log
+	log     *live.Log[request, answer]
+	hub     *stream.Hub
+	clock   *room.Clock // used by the log's goroutine alone
+	limits  limiter     // of messages
+	typings limiter
+	reads   readQueue
+	links   map[string]*link
+	kick    chan struct{} // there may be something to send
+	stop    context.CancelFunc
+	loops   sync.WaitGroup
 
 	// gossipLock is taken before mu where both are.
 	gossipLock sync.Mutex
@@ -83,6 +86,7 @@ type request struct {
 	key     string
 	from    string
 	message *gossip.Message
+	seats   []room.ID // rooms whose members the message's entries change
 }
 
 type answer struct {
@@ -113,9 +117,10 @@ func Open(ctx context.Context, config Config) (*Node, error) {
 		links:    make(map[string]*link),
 		kick:     make(chan struct{}, 1),
 	}
-	n.limits.init(config.SendsPerSecond)
+	n.limits.init(config.SendsPerSecond, sendsBurst)
+	n.typings.init(1, typingBurst)
 	n.presence.init()
-	n.log, err = live.Open(ctx, file, machine{n}, live.Options{Now: config.Now})
+	n.log, err = live.Open(ctx, file, machine{n}, live.Options{Now: config.Now, BatchBytesMax: slotBytesMax})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("chat: read log: %w", err), file.Close())
 	}
@@ -126,7 +131,7 @@ func Open(ctx context.Context, config Config) (*Node, error) {
 		Incarnation: uint64(config.Now().UnixMilli()),
 		Restored:    n.journal.have.Clone(),
 		Storage:     storage{n.journal, n.mu.RLocker(), func(err error) { config.Logger.Error("read for another node", "err", err) }},
-		Profile:     config.Profile,
+		Profile:     gossip.LAN,
 		Rand:        config.Rand,
 	})
 	loops, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -172,7 +177,7 @@ func (n *Node) Close() error {
 
 // Do writes a request: it returns once the fact is fsync'd, or refused.
 func (n *Node) Do(ctx context.Context, f room.Fact, key string) (room.Answer, error) {
-	if f.Kind == room.Posted && !n.limits.take(f.By, n.config.Now()) {
+	if (f.Kind == room.Posted || f.Kind == room.Edited) && !n.limits.take(f.By, n.config.Now()) {
 		return room.Answer{}, fmt.Errorf("%w: at most %d a second", ErrTooFast, n.config.SendsPerSecond)
 	}
 	if f.Kind == room.Edited { // an edit carries over all but the text
@@ -192,46 +197,53 @@ func (n *Node) Do(ctx context.Context, f room.Fact, key string) (room.Answer, er
 // machine is what the log drives: it is Node, without showing these methods to its users.
 type machine struct{ *Node }
 
-// Prepare accepts requests, each against what is known now.
+// Prepare accepts requests, each against what is known now. Of a room whose members one of them changes, the others wait
+// for the next slot: they rest on who is a member.
 func (n machine) Prepare(_ sharedlog.Position, requests []request) []sharedlog.Prepared[answer] {
 	n.gossipLock.Lock()
 	defer n.gossipLock.Unlock()
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	prepared := make([]sharedlog.Prepared[answer], len(requests))
-	inFlight := make(map[uint64]struct{})
+	inFlight, changed := make(map[uint64]struct{}), make(map[room.ID]struct{})
 	for i, q := range requests {
 		if q.message != nil {
 			for _, e := range n.gossip.Receive(n.elapsed(), q.from, *q.message) {
 				prepared[i].Commands = append(prepared[i].Commands, e.AppendBinary(nil))
 			}
+			for _, id := range q.seats {
+				changed[id] = struct{}{}
+			}
 			prepared[i].Done = len(prepared[i].Commands) == 0
 			continue
 		}
-		a, command := n.accept(q, inFlight)
-		if command == nil {
-			prepared[i] = sharedlog.Prepared[answer]{Done: true, Result: a}
-		} else {
-			prepared[i].Commands = [][]byte{command}
+		if _, wait := changed[q.fact.Room]; wait {
+			prepared[i].Later = true
+			continue
+		}
+		prepared[i] = n.accept(q, inFlight)
+		if q.fact.Kind == room.Joined || q.fact.Kind == room.Left {
+			changed[q.fact.Room] = struct{}{}
 		}
 	}
 	return prepared
 }
 
 // accept turns a local request into the entry to write, or into its answer.
-func (n machine) accept(q request, inFlight map[uint64]struct{}) (answer, []byte) {
+func (n machine) accept(q request, inFlight map[uint64]struct{}) sharedlog.Prepared[answer] {
 	f := q.fact
 	a, done, err := n.state.Accept(&f, q.key, n.clock.Next(n.config.Now()))
+	if _, busy := inFlight[f.Key]; !done && busy {
+		done, err = true, ErrInFlight
+	}
 	if done {
-		return answer{a, err}, nil
+		return sharedlog.Prepared[answer]{Done: true, Result: answer{a, err}}
 	}
 	if f.Key != 0 {
-		if _, busy := inFlight[f.Key]; busy {
-			return answer{err: ErrInFlight}, nil
-		}
 		inFlight[f.Key] = struct{}{}
 	}
-	return answer{}, n.gossip.Append(n.elapsed(), f.Encode()).AppendBinary(nil)
+	entry := n.gossip.Append(n.elapsed(), f.Encode())
+	return sharedlog.Prepared[answer]{Commands: [][]byte{entry.AppendBinary(nil)}}
 }
 
 // Abandon forgets what was accepted: the disk was full.
@@ -258,7 +270,7 @@ func (n machine) Apply(b *sharedlog.Batch) []answer {
 		n.position.advance(e.Origin, e.Seq)
 		n.clock.Observe(f.ID)
 		if events := n.state.Apply(number, &f); n.gossip != nil {
-			n.publish(&e, events)
+			n.publish(&e, &f, events)
 		}
 		answers[i].Answer = f.Answer()
 	}

@@ -19,7 +19,9 @@ const (
 	presenceKept  = 3 * presenceEvery
 	// presenceUsersMax bounds the users that one node tells of.
 	presenceUsersMax = 20_000
-	positionEvery    = 15 * time.Second
+	// presenceBatch is how many users are looked at before others have their turn.
+	presenceBatch = 64
+	positionEvery = 15 * time.Second
 )
 
 // presence knows on which nodes a user has streams.
@@ -52,6 +54,14 @@ func (p *presence) left(user string, now time.Time) {
 	}
 }
 
+// of is whom a node told of; it may be written to.
+func (p *presence) of(node string) map[string]time.Time {
+	if p.remote[node] == nil {
+		p.remote[node] = make(map[string]time.Time)
+	}
+	return p.remote[node]
+}
+
 func presenceData(user string, online bool) []byte {
 	data, _ := json.Marshal(struct {
 		User   string `json:"user"`
@@ -64,8 +74,11 @@ func presenceData(user string, online bool) []byte {
 func (n *Node) nowOnline(user string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if len(n.streams[user]) == 0 {
+		return // it ended already
+	}
 	delete(n.presence.gone, user)
-	if _, here := n.presence.here[user]; here || len(n.streams[user]) == 0 || len(n.presence.here) >= presenceUsersMax {
+	if _, here := n.presence.here[user]; here || len(n.presence.here) >= presenceUsersMax {
 		return
 	}
 	n.change(user, func() { n.presence.here[user] = struct{}{} })
@@ -80,59 +93,95 @@ func (n *Node) change(user string, do func()) {
 	if before == after {
 		return
 	}
-	frame := stream.AppendEvent(nil, "", "presence", presenceData(user, after))
-	for _, other := range n.state.Neighbours(user, room.MembersMax) {
-		for s := range n.streams[other] {
-			if s.conn != nil {
-				n.hub.Send(s.conn, frame)
-			}
+	for _, other := range n.state.Neighbours(user, neighboursMax) {
+		n.tellPresent(other, user, after)
+	}
+}
+
+// tellPresent tells the streams of one user that another is online, or not. mu is held.
+func (n *Node) tellPresent(to, user string, online bool) {
+	if len(n.streams[to]) == 0 {
+		return
+	}
+	frame := stream.AppendEvent(nil, "", "presence", presenceData(user, online))
+	for s := range n.streams[to] {
+		if s.conn != nil {
+			n.hub.Send(s.conn, frame)
 		}
+	}
+}
+
+// introduce tells a new member of a room who is there, and the others of it. mu is held.
+func (n *Node) introduce(id room.ID, user string) {
+	for _, other := range n.state.Circle(id) {
+		if other == user {
+			continue
+		}
+		if n.presence.online(other) {
+			n.tellPresent(user, other, true)
+		}
+		if n.presence.online(user) {
+			n.tellPresent(other, user, true)
+		}
+	}
+}
+
+// each does something for each user with mu held, and lets others have it in between.
+func (n *Node) each(users []string, do func(user string)) {
+	for batch := range slices.Chunk(users, presenceBatch) {
+		n.mu.Lock()
+		for _, user := range batch {
+			do(user)
+		}
+		n.mu.Unlock()
 	}
 }
 
 // passed takes what another node told.
 func (n *Node) passed(from string, p passing) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if p.Typing != nil && n.state.InRoom(p.Typing.Room, p.Typing.User) {
-		n.showTyping(*p.Typing)
-	}
-	users := n.presence.remote[from]
-	if users == nil {
-		users = make(map[string]time.Time)
-		n.presence.remote[from] = users
+	if t := p.Typing; t != nil {
+		n.mu.RLock()
+		if n.state.CheckTyping(t.Room, t.User) == nil {
+			n.showTyping(*t)
+		}
+		n.mu.RUnlock()
 	}
 	until := n.config.Now().Add(presenceKept)
-	for _, user := range p.Online[:min(len(p.Online), presenceUsersMax)] {
-		if len(users) < presenceUsersMax {
+	n.each(p.Online[:min(len(p.Online), presenceUsersMax)], func(user string) {
+		users := n.presence.of(from)
+		if _, known := users[user]; known || len(users) < presenceUsersMax {
 			n.change(user, func() { users[user] = until })
 		}
-	}
-	for _, user := range p.Offline {
-		n.change(user, func() { delete(users, user) })
-	}
+	})
+	gone := p.Offline
 	if p.Whole {
-		for user, kept := range users {
-			if kept != until {
-				n.change(user, func() { delete(users, user) })
+		n.mu.RLock()
+		for user, kept := range n.presence.remote[from] {
+			if kept.Before(until) {
+				gone = append(gone, user)
 			}
 		}
+		n.mu.RUnlock()
 	}
+	n.each(gone, func(user string) { n.change(user, func() { delete(n.presence.remote[from], user) }) })
 }
 
-// Typing shows the members of a room that a user is typing there.
+// Typing shows the members of a room that a user is typing there. More than one a second from one user changes nothing.
 func (n *Node) Typing(id room.ID, user string) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if _, err := n.state.Room(id, user); err != nil {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if err := n.state.CheckTyping(id, user); err != nil {
 		return err
 	}
-	t := typing{id, user}
-	n.showTyping(t)
-	n.tellPeers(passing{Typing: &t})
+	if n.typings.take(user, n.config.Now()) {
+		t := typing{id, user}
+		n.showTyping(t)
+		n.tellPeers(passing{Typing: &t})
+	}
 	return nil
 }
 
+// showTyping needs mu for reading.
 func (n *Node) showTyping(t typing) {
 	data, _ := json.Marshal(t)
 	frame := stream.AppendEvent(nil, "", "typing", data)
@@ -168,27 +217,42 @@ func (n *Node) upkeepLoop(ctx context.Context) {
 
 // expirePresence lets go of who has been away for long enough.
 func (n *Node) expirePresence() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	now := n.config.Now()
+	away := func(since time.Time, known bool) bool { return known && now.Sub(since) >= offlineAfter }
 	var offline []string
+	expired := make(map[string][]string) // by node
+	n.mu.RLock()
 	for user, since := range n.presence.gone {
-		if now.Sub(since) >= offlineAfter {
-			delete(n.presence.gone, user)
-			n.change(user, func() { delete(n.presence.here, user) })
+		if away(since, true) {
 			offline = append(offline, user)
 		}
 	}
-	for _, users := range n.presence.remote {
+	for node, users := range n.presence.remote {
 		for user, until := range users {
 			if now.After(until) {
-				n.change(user, func() { delete(users, user) })
+				expired[node] = append(expired[node], user)
 			}
 		}
 	}
-	if len(offline) > 0 {
-		slices.Sort(offline)
-		n.tellPeers(passing{Offline: offline})
+	n.mu.RUnlock()
+	slices.Sort(offline)
+	var told []string
+	n.each(offline, func(user string) {
+		if since, known := n.presence.gone[user]; away(since, known) { // it may have come back
+			delete(n.presence.gone, user)
+			n.change(user, func() { delete(n.presence.here, user) })
+			told = append(told, user)
+		}
+	})
+	if len(told) > 0 {
+		n.tellPeers(passing{Offline: told})
+	}
+	for node, users := range expired {
+		n.each(users, func(user string) {
+			if now.After(n.presence.remote[node][user]) {
+				n.change(user, func() { delete(n.presence.remote[node], user) })
+			}
+		})
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 // Limits between nodes.
 const (
 	linkQueueMax    = 64 // messages to one node; more are dropped, and asked for again by anti-entropy
+	linkPassingMax  = 8  // of what is not asked for again
 	linkTimeout     = 5 * time.Second
 	signatureAgeMax = 2 * time.Minute
 )
@@ -70,7 +71,8 @@ type typing struct {
 // link is the way to another node.
 type link struct {
 	name, url string
-	queue     chan []byte
+	queue     chan []byte // of gossip, which goes first
+	passing   chan []byte
 	dropped   atomic.Int64
 	failed    atomic.Int64
 }
@@ -99,15 +101,15 @@ func sortedNames(peers map[string]string) []string { return slices.Sorted(maps.K
 
 func (n *Node) startLinks(ctx context.Context) {
 	for name, url := range n.config.Peers {
-		l := &link{name: name, url: url, queue: make(chan []byte, linkQueueMax)}
+		l := &link{name: name, url: url, queue: make(chan []byte, linkQueueMax), passing: make(chan []byte, linkPassingMax)}
 		n.links[name] = l
 		n.loop(ctx, func(ctx context.Context) { n.runLink(ctx, l) })
 	}
 }
 
-func (l *link) send(body []byte) {
+func (l *link) send(to chan []byte, body []byte) {
 	select {
-	case l.queue <- body:
+	case to <- body:
 	default:
 		l.dropped.Add(1)
 	}
@@ -115,14 +117,23 @@ func (l *link) send(body []byte) {
 
 func (n *Node) runLink(ctx context.Context, l *link) {
 	for {
+		var body []byte
 		select {
-		case <-ctx.Done():
-			return
-		case body := <-l.queue:
-			if err := n.post(ctx, l, body); err != nil {
-				l.failed.Add(1)
-				n.config.Logger.Debug("message to another node", "to", l.name, "err", err)
+		case body = <-l.queue:
+		default:
+			select {
+			case <-ctx.Done():
+				return
+			case body = <-l.queue:
+			case body = <-l.passing:
 			}
+		}
+		if err := n.post(ctx, l, body); err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			l.failed.Add(1)
+			n.config.Logger.Debug("message to another node", "to", l.name, "err", err)
 		}
 	}
 }
@@ -171,10 +182,11 @@ func (n *Node) Receive(ctx context.Context, h http.Header, body []byte) error {
 		if err != nil {
 			return fmt.Errorf("%w: %v", ErrMessage, err)
 		}
-		if err := n.checkFacts(m.Entries); err != nil {
+		seats, err := n.checkFacts(m.Entries)
+		if err != nil {
 			return err
 		}
-		_, err = n.log.Propose(ctx, request{from: from, message: &m})
+		_, err = n.log.Propose(ctx, request{from: from, message: &m, seats: seats})
 		n.wakeSender()
 		return err
 	case kindPassing:
@@ -203,19 +215,23 @@ func (n *Node) verify(h http.Header, body []byte) (from string, err error) {
 	return from, nil
 }
 
-// checkFacts refuses what a clock that is too far ahead gave out: it would stay on top of every room.
-func (n *Node) checkFacts(entries []gossip.Entry) error {
+// checkFacts refuses what a clock that is too far ahead gave out: it would stay on top of every room. It gives the
+// rooms whose members the facts change.
+func (n *Node) checkFacts(entries []gossip.Entry) (seats []room.ID, err error) {
 	limit := n.config.Now().Add(room.ClockAheadMax)
 	for _, e := range entries {
 		f, err := room.DecodeFact(e.Data)
 		if err != nil {
-			return fmt.Errorf("%w: entry %d of %v: %v", ErrMessage, e.Seq, e.Origin, err)
+			return nil, fmt.Errorf("%w: entry %d of %v: %v", ErrMessage, e.Seq, e.Origin, err)
 		}
 		if f.ID.Time().After(limit) {
-			return fmt.Errorf("%w: entry %d of %v is of %v, more than %v from now", ErrClock, e.Seq, e.Origin, f.ID.Time(), room.ClockAheadMax)
+			return nil, fmt.Errorf("%w: entry %d of %v is of %v, more than %v from now", ErrClock, e.Seq, e.Origin, f.ID.Time(), room.ClockAheadMax)
+		}
+		if f.Kind == room.Joined || f.Kind == room.Left {
+			seats = append(seats, f.Room)
 		}
 	}
-	return nil
+	return seats, nil
 }
 
 func (n *Node) wakeSender() {
@@ -241,7 +257,8 @@ func (n *Node) sendLoop(ctx context.Context) {
 		wake := n.gossip.Wake()
 		n.gossipLock.Unlock()
 		for _, e := range envelopes {
-			n.links[e.To].send(e.Message.AppendBinary([]byte{kindGossip}))
+			l := n.links[e.To]
+			l.send(l.queue, e.Message.AppendBinary([]byte{kindGossip}))
 		}
 		timer.Reset(max(0, wake-n.elapsed()))
 	}
@@ -254,6 +271,6 @@ func (n *Node) tellPeers(p passing) {
 		panic(fmt.Sprintf("node: a message that cannot be encoded: %v", err))
 	}
 	for _, l := range n.links {
-		l.send(append([]byte{kindPassing}, body...))
+		l.send(l.passing, append([]byte{kindPassing}, body...))
 	}
 }

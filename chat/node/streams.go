@@ -11,6 +11,7 @@ import (
 	"dongne/chat/room"
 	"dongne/chat/stream"
 	"dongne/internal/gossip"
+	"dongne/internal/sharedlog"
 )
 
 // Limits of streams.
@@ -21,7 +22,9 @@ const (
 	// fetch everything anew.
 	replayRecordsMax = 20_000
 	replayBytesMax   = 4 << 20
-	neighboursMax    = 500 // users whose presence a user is told
+	// aheadOriginsMax is how many logs a position may be ahead in: each costs something with every event.
+	aheadOriginsMax = 16
+	neighboursMax   = 500 // users whose presence a user is told
 	// retryMin and retrySpread are how long a client waits before it comes back, so that all do not at once.
 	retryMin, retrySpread = 500 * time.Millisecond, 1500 * time.Millisecond
 )
@@ -48,8 +51,10 @@ type subscriber struct {
 	conn *stream.Conn
 	user string
 	// ahead is what the client saw on another node and this node has not; nil once it has. Until then the stream gets
-	// its events one by one, without those that the client saw.
+	// its events one by one, and of what the client saw elsewhere only what corrects what it was told here before.
 	ahead gossip.Vector
+	// reset: while it was ahead the two nodes did not take the user for a member of the same rooms.
+	reset bool
 }
 
 // Stream serves a stream of all that concerns user, from a position on, or from now. It returns when the stream runs;
@@ -66,11 +71,26 @@ func (n *Node) Stream(w http.ResponseWriter, r *http.Request, user, from string)
 	conn, err := n.hub.Accept(w, r, func(*stream.Conn) { n.leave(s) })
 	if err != nil {
 		n.leave(s)
-		return err
+		return refused(err)
 	}
-	conn.Uncork(n.opening(user, n.join(s, conn, position, from == "")))
+	opening, err := n.opening(s, n.join(s, conn, position, from == ""))
+	if err != nil { // the client comes back, and has missed nothing
+		n.config.Logger.Error("read for a stream", "err", err)
+		conn.End(nil)
+	}
+	conn.Uncork(opening)
 	n.nowOnline(user)
 	return nil
+}
+
+// refused says why the hub took no stream in the words of this package's users.
+func refused(err error) error {
+	for is, means := range map[error]error{stream.ErrFull: sharedlog.ErrBusy, stream.ErrClosed: sharedlog.ErrClosed, stream.ErrMethod: ErrQuery} {
+		if errors.Is(err, is) {
+			return fmt.Errorf("%w: %v", means, err)
+		}
+	}
+	return err
 }
 
 // reserve takes one of the user's places.
@@ -119,22 +139,24 @@ type start struct {
 	reset    string        // why these cannot be given, or empty
 	now      string        // where the stream stands after that
 	tell     bool          // whether to tell the client so: it begins anew
+	ahead    bool          // the client has more than this node
 }
 
 // join makes the stream hear what is applied from now on, and says what to send before.
 func (n *Node) join(s *subscriber, conn *stream.Conn, position gossip.Vector, fresh bool) start {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	s.conn = conn
-	n.hub.Subscribe(conn, topicAll)
 	from := start{position: position, now: n.position.text, tell: fresh}
+	if _, here := n.streams[s.user][s]; !here {
+		return from // it has ended already
+	}
+	s.conn = conn
 	if !fresh {
 		from.missed, from.reset = n.missedSince(position)
 	}
 	if from.reset == "" && !n.journal.have.Covers(position) {
-		s.ahead = position
+		s.ahead, from.ahead = position, true
 		n.ahead[s] = struct{}{}
-		from.now = merged(n.journal.have, position).String()
 		return from
 	}
 	n.subscribe(s)
@@ -147,44 +169,61 @@ func merged(a, b gossip.Vector) gossip.Vector {
 	return m
 }
 
+// missedSince gives the records that a position does not cover, or why they cannot be given.
 func (n *Node) missedSince(position gossip.Vector) (missed []uint32, reset string) {
+	unknown := 0
 	for o, seq := range position {
-		if _, peer := n.config.Peers[o.Node]; seq > n.journal.have[o] && !peer {
+		if seq <= n.journal.have[o] {
+			continue
+		}
+		if _, peer := n.config.Peers[o.Node]; !peer {
 			return nil, "the position is of a history that this node does not have"
+		}
+		if unknown++; unknown > aheadOriginsMax {
+			return nil, "the position is too far ahead of this node"
 		}
 	}
 	missed, ok := n.journal.after(position, replayRecordsMax)
 	if !ok {
 		return nil, "the position is too old"
 	}
+	bytes := 0
+	for _, number := range missed {
+		bytes += int(n.journal.records[number].length)
+	}
+	if bytes > replayBytesMax {
+		return nil, "too much was missed"
+	}
 	return missed, ""
 }
 
 // subscribe makes the stream hear all rooms of its user.
 func (n *Node) subscribe(s *subscriber) {
-	ids := n.state.RoomsOf(s.user)
-	topics := make([]stream.Topic, len(ids))
-	for i, id := range ids {
-		topics[i] = topicOf(id)
+	topics := []stream.Topic{topicAll}
+	for _, id := range n.state.RoomsOf(s.user) {
+		topics = append(topics, topicOf(id))
 	}
 	n.hub.Subscribe(s.conn, topics...)
 }
 
 // opening is what a stream is sent first: when to come back, what it missed, who is there, and where it stands.
-func (n *Node) opening(user string, from start) []byte {
+func (n *Node) opening(s *subscriber, from start) ([]byte, error) {
 	b := stream.AppendRetry(nil, retryMin+time.Duration(n.random()*float64(retrySpread)))
-	events, ok := n.replay(user, from.missed, from.position)
-	if !ok {
-		from.reset = "too much was missed"
+	b, rejoined, err := n.replay(b, s.user, from)
+	if err != nil {
+		return nil, err
 	}
-	if from.reset != "" {
-		data, _ := json.Marshal(map[string]string{"reason": from.reset})
-		events = stream.AppendEvent(nil, "", "reset", data)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case from.reset != "":
+		b = appendReset(b, from.reset, "")
+	case from.ahead && rejoined && s.ahead == nil: // it has caught up meanwhile
+		b = appendReset(b, otherRooms, "")
+	case from.ahead && rejoined:
+		s.reset = true
 	}
-	b = append(b, events...)
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	for _, other := range n.state.Neighbours(user, neighboursMax) {
+	for _, other := range n.state.Neighbours(s.user, neighboursMax) {
 		if n.presence.online(other) {
 			b = stream.AppendEvent(b, "", "presence", presenceData(other, true))
 		}
@@ -192,35 +231,43 @@ func (n *Node) opening(user string, from start) []byte {
 	if from.tell || from.reset != "" {
 		b = append(b, "id: "+from.now+"\n\n"...)
 	}
-	return b
+	return b, nil
 }
 
-// replay gives the events of missed records as they are now; false if they are too many bytes.
-func (n *Node) replay(user string, missed []uint32, position gossip.Vector) ([]byte, bool) {
-	var b []byte
-	position = position.Clone()
-	for _, number := range missed {
+// otherRooms: entries that the client has seen were of rooms that the other node did not show it, or the other way round.
+const otherRooms = "another node took you for a member of other rooms"
+
+func appendReset(b []byte, reason, id string) []byte {
+	data, _ := json.Marshal(map[string]string{"reason": reason})
+	return stream.AppendEvent(b, id, "reset", data)
+}
+
+// replay appends the events of missed records as they are now, and says whether there are any about the user's being a
+// member of a room.
+func (n *Node) replay(b []byte, user string, from start) (events []byte, rejoined bool, err error) {
+	position := from.position.Clone()
+	for _, number := range from.missed {
 		n.mu.RLock()
 		r := n.journal.records[number]
 		origin := n.journal.origins[r.origin].origin
-		concerns := r.room == 0 || n.state.InRoom(r.room, user)
 		n.mu.RUnlock()
 		position[origin] = uint64(r.seq)
 		f, err := n.journal.fact(r)
-		if err != nil || !concerns && f.Target != user {
-			continue // unreadable facts were counted when they were applied
+		if errors.Is(err, room.ErrCorrupt) {
+			continue // it means nothing to anybody, and was counted when it was applied
 		}
+		if err != nil {
+			return nil, false, err
+		}
+		rejoined = rejoined || f.Seats(user)
 		n.mu.RLock()
 		events := n.state.Replay(user, &f)
 		for i, e := range events {
 			b = n.appendEvent(b, &e, idOfLast(events, i, position.String()))
 		}
 		n.mu.RUnlock()
-		if len(b) > replayBytesMax {
-			return nil, false
-		}
 	}
-	return b, true
+	return b, rejoined, nil
 }
 
 // idOfLast gives the id to the last event of an entry alone: a stream that is cut between two of them gets both again.
@@ -253,7 +300,7 @@ func (n *Node) appendEvent(b []byte, e *room.Event, id string) []byte {
 }
 
 // publish hands the events of an entry that was just applied to the streams. mu is held.
-func (n *Node) publish(entry *gossip.Entry, events []room.Event) {
+func (n *Node) publish(entry *gossip.Entry, f *room.Fact, events []room.Event) {
 	for i := range events {
 		e := &events[i]
 		if e.Join != "" {
@@ -264,10 +311,9 @@ func (n *Node) publish(entry *gossip.Entry, events []room.Event) {
 				}
 			}
 		}
-		if e.Name != "" && (len(n.ahead) > 0 || n.hub.Heard(topicOf(e.Room))) {
+		if e.Name != "" && n.hub.Heard(topicOf(e.Room)) {
 			frame := n.appendEvent(nil, e, idOfLast(events, i, n.position.text))
 			n.pending = append(n.pending, stream.Event{Topic: topicOf(e.Room), Frame: frame})
-			n.publishAhead(entry, e, i == len(events)-1)
 		}
 		if e.Part != "" {
 			n.flush()
@@ -278,33 +324,39 @@ func (n *Node) publish(entry *gossip.Entry, events []room.Event) {
 			}
 		}
 	}
-	n.catchUp()
-}
-
-// publishAhead sends the event to those streams that are ahead of this node, unless they saw it elsewhere.
-func (n *Node) publishAhead(entry *gossip.Entry, e *room.Event, last bool) {
 	for s := range n.ahead {
-		if entry.Seq <= s.ahead[entry.Origin] || !n.state.InRoom(e.Room, s.user) && e.Part != s.user {
-			continue
+		n.publishAhead(s, entry, f, events)
+	}
+	for _, e := range events {
+		if e.Join != "" {
+			n.introduce(e.Room, e.Join)
 		}
-		id := ""
-		if last {
-			id = merged(n.journal.have, s.ahead).String()
-		}
-		n.hub.Send(s.conn, n.appendEvent(nil, e, id))
 	}
 }
 
-// catchUp moves the streams that are no longer ahead to their rooms' topics.
-func (n *Node) catchUp() {
-	for s := range n.ahead {
-		if n.journal.have.Covers(s.ahead) {
-			n.flush()
-			delete(n.ahead, s)
-			s.ahead = nil
-			n.subscribe(s)
+// publishAhead sends the events to a stream that is ahead of this node, or what corrects it if it saw the entry
+// elsewhere. With the last entry that it is ahead by it becomes a stream like the others.
+func (n *Node) publishAhead(s *subscriber, entry *gossip.Entry, f *room.Fact, events []room.Event) {
+	s.reset = s.reset || f.Seats(s.user)
+	if entry.Seq <= s.ahead[entry.Origin] {
+		events = n.state.Correct(s.user, f)
+	}
+	at := merged(n.journal.have, s.ahead).String()
+	for i, e := range events {
+		if e.Name != "" && (n.state.InRoom(e.Room, s.user) || e.Part == s.user) {
+			n.hub.Send(s.conn, n.appendEvent(nil, &e, idOfLast(events, i, at)))
 		}
 	}
+	if !n.journal.have.Covers(s.ahead) {
+		return
+	}
+	n.flush()
+	if s.reset {
+		n.hub.Send(s.conn, appendReset(nil, otherRooms, n.position.text))
+	}
+	delete(n.ahead, s)
+	s.ahead, s.reset = nil, false
+	n.subscribe(s)
 }
 
 func (n *Node) flush() {

@@ -73,7 +73,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 const crcBytes = 4
 
-var errCorrupt = errors.New("chat: a stored fact fails its checksum")
+// ErrCorrupt: bytes that are no fact: a wrong checksum, or content that another program wrote.
+var ErrCorrupt = errors.New("not a fact")
 
 // Encode gives the stored form: crc32c (4 bytes, big endian) of the JSON that follows.
 func (f *Fact) Encode() []byte {
@@ -90,10 +91,10 @@ func (f *Fact) Encode() []byte {
 func DecodeFact(b []byte) (Fact, error) {
 	var f Fact
 	if len(b) < crcBytes || binary.BigEndian.Uint32(b) != crc32.Checksum(b[crcBytes:], castagnoli) {
-		return f, errCorrupt
+		return f, fmt.Errorf("%w: checksum", ErrCorrupt)
 	}
 	if err := json.Unmarshal(b[crcBytes:], &f); err != nil {
-		return f, fmt.Errorf("chat: a stored fact: %w", err)
+		return Fact{}, fmt.Errorf("%w: %v", ErrCorrupt, err)
 	}
 	return f, nil
 }

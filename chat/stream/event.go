@@ -15,14 +15,14 @@ import (
 //
 // A line end or NUL in id or event is a bug in the program, and panics: both are the program's own words.
 func AppendEvent(dst []byte, id, event string, data []byte) []byte {
-	dst = appendField(dst, "id:", id)
-	dst = appendField(dst, "event:", event)
+	dst = appendField(dst, "id: ", id)
+	dst = appendField(dst, "event: ", event)
 	for hasLineEnd := bytes.IndexByte(data, '\n') >= 0 || bytes.IndexByte(data, '\r') >= 0; hasLineEnd; {
 		end := bytes.IndexAny(data, "\r\n")
 		if end < 0 {
 			break
 		}
-		dst = append(dst, "data:"...)
+		dst = append(dst, "data: "...)
 		dst = append(dst, data[:end]...)
 		dst = append(dst, '\n')
 		if data[end] == '\r' && end+1 < len(data) && data[end+1] == '\n' {
@@ -30,7 +30,7 @@ func AppendEvent(dst []byte, id, event string, data []byte) []byte {
 		}
 		data = data[end+1:]
 	}
-	dst = append(dst, "data:"...)
+	dst = append(dst, "data: "...)
 	dst = append(dst, data...)
 	return append(dst, "\n\n"...)
 }

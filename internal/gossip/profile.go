@@ -45,5 +45,5 @@ var (
 		Pull: 100 * time.Millisecond}
 	// LAN is for a handful of nodes with milliseconds between them: at once to everybody, repaired within a second.
 	LAN = Profile{Topology: Flat, Tick: 150 * time.Millisecond, Settle: 100 * time.Millisecond,
-		Pull: 40 * time.Millisecond, MessageBytes: 1 << 20}
+		Pull: 40 * time.Millisecond}
 )

@@ -29,6 +29,7 @@ type Prepared[R any] struct {
 	Commands [][]byte // the request is answered by what Apply returns for the last of them
 	Done     bool     // no command is needed: a replayed idempotency key, a refusal, a read
 	Result   R        // the answer when Done
+	Later    bool     // it rests on what an earlier request of this call does: prepare it for the next slot; never the first
 }
 
 // Config is what a Replica is told once.
@@ -218,6 +219,9 @@ func (r *Replica[Q, R]) prepare(at Position, requests []request[Q]) []Prepared[R
 func (r *Replica[Q, R]) fit(prepared []Prepared[R]) (requests, commands int) {
 	bytes := batchHeaderBytes
 	for i, p := range prepared {
+		if p.Later && i > 0 {
+			return i, commands
+		}
 		if p.Done != (len(p.Commands) == 0) {
 			panic("sharedlog: a request is either done or has commands")
 		}
