@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -394,5 +395,51 @@ func TestShutdown(t *testing.T) {
 	resumed := c.as("bo", "n1").stream(stream.id)
 	if e := resumed.next("message"); !strings.Contains(e.data, `"after"`) {
 		t.Errorf("resumed stream begins with %+v", e)
+	}
+}
+
+// TestRemovedWhileSending: of messages that race with their author's removal exactly those that were answered with 201
+// are in the history.
+func TestRemovedWhileSending(t *testing.T) {
+	c := start(t, "n1")
+	ana, bo := c.as("ana", "n1"), c.as("bo", "n1")
+	for range 10 {
+		id := ana.create("group", "bo")
+		path := "/rooms/" + id.String()
+		var mu sync.Mutex
+		taken := map[string]bool{}
+		var posts sync.WaitGroup
+		for i := range 30 {
+			posts.Go(func() {
+				text := fmt.Sprint("m", i)
+				if bo.do("POST", path+"/messages", map[string]any{"text": text}).status == 201 {
+					mu.Lock()
+					defer mu.Unlock()
+					taken[text] = true
+				}
+			})
+		}
+		ana.do("DELETE", path+"/members/bo", nil).want(204, "")
+		posts.Wait()
+		kept := map[string]bool{}
+		for _, m := range ana.history(id) {
+			kept[m.Text] = true
+		}
+		if diff := cmp.Diff(taken, kept); diff != "" {
+			t.Fatalf("history mismatch (-answered 201 +kept):\n%s", diff)
+		}
+	}
+}
+
+// TestForgedPosition: a position that is ahead in many logs of a node that exists is not believed.
+func TestForgedPosition(t *testing.T) {
+	c := start(t, "n1", "n2")
+	var origins []string
+	for i := range 100 {
+		origins = append(origins, fmt.Sprintf("n2.%c%c:1", 'a'+i/26, 'a'+i%26))
+	}
+	c.as("ana", "n1").stream(strings.Join(origins, ",")).next("reset")
+	if got := metric(t, c.as("ana", "n1"), "chat_streams_ahead"); got != "0" {
+		t.Errorf("%s streams are ahead", got)
 	}
 }

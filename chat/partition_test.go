@@ -3,10 +3,12 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -166,5 +168,35 @@ func TestOldBackup(t *testing.T) {
 		if got := a.texts(id); got != "a b c" {
 			t.Errorf("%s has %q, want a b c", name, got)
 		}
+	}
+}
+
+// TestLongNames: what one message between nodes brings fits into one slot, also where an entry's header, with names as
+// orchestrators give them, is larger than its text.
+func TestLongNames(t *testing.T) {
+	one, two := strings.Repeat("a", 62)+"-1", strings.Repeat("a", 62)+"-2"
+	c := start(t, one, two)
+	ana := c.as("ana", one)
+	at2 := c.as("bo", two).stream("")
+	at2.next("")
+	writers := []string{"bo"}
+	for i := range 16 {
+		writers = append(writers, fmt.Sprint("writer", i))
+	}
+	id := ana.create("group", writers...)
+	at2.next("room")
+	c.link(one, two, false)
+	var posts sync.WaitGroup
+	for _, writer := range writers[1:] {
+		posts.Go(func() {
+			for range 500 {
+				c.as(writer, one).post(id, "m")
+			}
+		})
+	}
+	posts.Wait()
+	c.link(one, two, true)
+	for range 8000 {
+		at2.next("message")
 	}
 }

@@ -96,8 +96,10 @@ func startProcesses(t *testing.T, names ...string) *processes {
 	if out, err := exec.Command("go", "build", "-o", p.binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
+	for _, name := range names {
+		p.procs[name] = &process{dir: t.TempDir()}
+	}
 	for _, to := range names {
-		p.procs[to] = &process{dir: t.TempDir()}
 		for _, from := range names {
 			if from == to {
 				continue
