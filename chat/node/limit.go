@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// Of messages a user may send sendsBurst seconds' worth at once; of typing one a second counts.
+// Of messages a user may send sendsBurst seconds' worth at once; of typing one a second counts, three at once.
 const (
 	sendsBurst  = 2
-	typingBurst = 1
+	typingBurst = 3
 )
 
 // limiter bounds how often each user does something: the generic cell rate algorithm (ITU-T I.371), which needs one

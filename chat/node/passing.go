@@ -166,7 +166,7 @@ func (n *Node) passed(from string, p passing) {
 	n.each(gone, func(user string) { n.change(user, func() { delete(n.presence.remote[from], user) }) })
 }
 
-// Typing shows the members of a room that a user is typing there. More than one a second from one user changes nothing.
+// Typing shows the members of a room that a user is typing there. More than about one a second from one user changes nothing.
 func (n *Node) Typing(id room.ID, user string) error {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
