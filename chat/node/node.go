@@ -53,10 +53,11 @@ type Node struct {
 	config  Config
 	start   time.Time
 	file    *filelog.Log
-	log     *live.Log[request, answer]
+	log     *live.Log[*request, answer]
 	hub     *stream.Hub
-	clock   *room.Clock // used by the log's goroutine alone
-	limits  limiter     // of messages
+	clock   *room.Clock  // used by the log's goroutine alone
+	facts   []*room.Fact // likewise; of the prepared commands, nil for those of other nodes
+	limits  limiter      // of messages
 	typings limiter
 	reads   readQueue
 	links   map[string]*link
@@ -187,7 +188,7 @@ func (n *Node) Do(ctx context.Context, f room.Fact, key string) (room.Answer, er
 		}
 		f.ReplyTo, f.Attachments = m.ReplyTo, m.Attachments
 	}
-	a, err := n.log.Propose(ctx, request{fact: f, key: key})
+	a, err := n.log.Propose(ctx, &request{fact: f, key: key})
 	if err != nil {
 		return room.Answer{}, err
 	}
@@ -199,17 +200,19 @@ type machine struct{ *Node }
 
 // Prepare accepts requests, each against what is known now. Of a room whose members one of them changes, the others wait
 // for the next slot: they rest on who is a member.
-func (n machine) Prepare(_ sharedlog.Position, requests []request) []sharedlog.Prepared[answer] {
+func (n machine) Prepare(_ sharedlog.Position, requests []*request) []sharedlog.Prepared[answer] {
 	n.gossipLock.Lock()
 	defer n.gossipLock.Unlock()
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	prepared := make([]sharedlog.Prepared[answer], len(requests))
 	inFlight, changed := make(map[uint64]struct{}), make(map[room.ID]struct{})
+	n.facts = n.facts[:0]
 	for i, q := range requests {
 		if q.message != nil {
 			for _, e := range n.gossip.Receive(n.elapsed(), q.from, *q.message) {
 				prepared[i].Commands = append(prepared[i].Commands, e.AppendBinary(nil))
+				n.facts = append(n.facts, nil)
 			}
 			for _, id := range q.seats {
 				changed[id] = struct{}{}
@@ -230,7 +233,7 @@ func (n machine) Prepare(_ sharedlog.Position, requests []request) []sharedlog.P
 }
 
 // accept turns a local request into the entry to write, or into its answer.
-func (n machine) accept(q request, inFlight map[uint64]struct{}) sharedlog.Prepared[answer] {
+func (n machine) accept(q *request, inFlight map[uint64]struct{}) sharedlog.Prepared[answer] {
 	f := q.fact
 	a, done, err := n.state.Accept(&f, q.key, n.clock.Next(n.config.Now()))
 	if _, busy := inFlight[f.Key]; !done && busy {
@@ -243,6 +246,7 @@ func (n machine) accept(q request, inFlight map[uint64]struct{}) sharedlog.Prepa
 		inFlight[f.Key] = struct{}{}
 	}
 	entry := n.gossip.Append(n.elapsed(), f.Encode())
+	n.facts = append(n.facts, &f)
 	return sharedlog.Prepared[answer]{Commands: [][]byte{entry.AppendBinary(nil)}}
 }
 
@@ -251,6 +255,7 @@ func (n machine) Abandon() {
 	n.gossipLock.Lock()
 	defer n.gossipLock.Unlock()
 	n.gossip.Discard()
+	n.facts = n.facts[:0]
 }
 
 // Apply takes in a slot that is on disk, and streams what it changed.
@@ -262,20 +267,18 @@ func (n machine) Apply(b *sharedlog.Batch) []answer {
 		if err != nil {
 			panic(fmt.Sprintf("node: slot %d was written by something else: %v", b.Slot, err))
 		}
-		f, err := room.DecodeFact(e.Data)
-		if err != nil {
-			n.broken++ // another node's program is at fault; its entry keeps its place
-		}
+		f := n.factOf(i, &e)
 		number := n.journal.add(&e, f.Room, b.Slot, c.Offset, len(c.Data))
 		n.position.advance(e.Origin, e.Seq)
 		n.clock.Observe(f.ID)
-		if events := n.state.Apply(number, &f); n.gossip != nil {
-			n.publish(&e, &f, events)
+		if events := n.state.Apply(number, f); n.gossip != nil {
+			n.publish(&e, f, events)
 		}
 		answers[i].Answer = f.Answer()
 	}
 	n.flush()
 	n.mu.Unlock()
+	n.facts = n.facts[:0]
 	if n.gossip != nil {
 		n.gossipLock.Lock()
 		n.gossip.Persisted(n.elapsed(), len(b.Commands))
@@ -283,6 +286,18 @@ func (n machine) Apply(b *sharedlog.Batch) []answer {
 		n.wakeSender()
 	}
 	return answers
+}
+
+// factOf is the fact of command i: as it was accepted, or read from its entry.
+func (n machine) factOf(i int, e *gossip.Entry) *room.Fact {
+	if i < len(n.facts) && n.facts[i] != nil {
+		return n.facts[i]
+	}
+	f, err := room.DecodeFact(e.Data)
+	if err != nil {
+		n.broken++ // another node's program is at fault; its entry keeps its place
+	}
+	return &f
 }
 
 // Snapshot says that this machine takes none: its log is its history, and is read at the start.

@@ -186,7 +186,7 @@ func (n *Node) Receive(ctx context.Context, h http.Header, body []byte) error {
 		if err != nil {
 			return err
 		}
-		_, err = n.log.Propose(ctx, request{from: from, message: &m, seats: seats})
+		_, err = n.log.Propose(ctx, &request{from: from, message: &m, seats: seats})
 		n.wakeSender()
 		return err
 	case kindPassing:

@@ -45,7 +45,7 @@ type Answer struct {
 func (s *State) Accept(f *Fact, key string, id ID) (answer Answer, done bool, err error) {
 	if key != "" {
 		f.Key = keyHash(f.By, key)
-		f.Body = bodyHash(*f)
+		f.Body = bodyHash(f)
 		if made, ok := s.madeBy(f.Key, f.Body, id.UnixMilli()); ok {
 			if made.body != f.Body {
 				return Answer{}, true, ErrKeyReused

@@ -104,15 +104,30 @@ func keyHash(user, key string) uint64 {
 	return hash64(fmt.Appendf(nil, "%s\x00%s", user, key))
 }
 
-// bodyHash tells a retry (equal) from another request under the same key (different): the fact without what the node
-// adds is the canonical form of the request.
-func bodyHash(f Fact) uint64 {
-	f.ID, f.Body = 0, 0
-	body, err := json.Marshal(f)
-	if err != nil {
-		panic(fmt.Sprintf("room: a request that cannot be encoded: %v", err))
+// bodyHash tells a retry (equal) from another request under the same key (different): it is over all that a request says,
+// each text with its length before it.
+func bodyHash(f *Fact) uint64 {
+	b := make([]byte, 0, 512)
+	number := func(n uint64) { b = binary.AppendUvarint(b, n) }
+	text := func(s string) { number(uint64(len(s))); b = append(b, s...) }
+	number(f.Key)
+	number(uint64(f.Kind))
+	number(uint64(f.Room))
+	number(uint64(f.Message))
+	number(uint64(f.ReplyTo))
+	for _, s := range []string{f.By, string(f.RoomKind), f.Name, f.Target, f.Text} {
+		text(s)
 	}
-	return hash64(body)
+	number(uint64(len(f.Members)))
+	for _, name := range f.Members {
+		text(name)
+	}
+	for _, a := range f.Attachments {
+		text(a.URL)
+		text(a.Type)
+		number(uint64(a.Size))
+	}
+	return hash64(b)
 }
 
 // hash64 is never 0, which stands for none.
