@@ -262,16 +262,18 @@ func (p *tab) create(kind, name, members string) {
 	p.until("the new room open", "!$('new-room').open && !$('log').hidden && room().floor === ''")
 }
 
-// act presses a button of a message, as often as it takes.
+// act presses a button of a message, as often as it takes, once it is there: what was just sent has none yet.
 func (p *tab) act(text, label string) {
 	p.t.Helper()
+	button := fmt.Sprintf(`[...[...document.querySelectorAll('#messages .message')].find((m) => m.querySelector('.text').textContent === %s)
+		.querySelectorAll('.actions button, .failure button')].find((b) => b.textContent === %s)`, quoted(text), quoted(label))
+	p.until("the button "+label+" of "+text, button)
 	eval[bool](p, fmt.Sprintf(`(() => {
-		const message = [...document.querySelectorAll('#messages .message')].find((m) => m.querySelector('.text').textContent === %s);
-		const button = [...message.querySelectorAll('.actions button, .failure button')].find((b) => b.textContent === %s);
+		const button = %s;
 		button.click();
 		if (button.dataset.sure) button.click();
 		return true;
-	})()`, quoted(text), quoted(label)))
+	})()`, button))
 }
 
 // save takes a screenshot into the directory that DONGNE_SCREENSHOTS names, if it does.
