@@ -17,7 +17,7 @@ func main() {
 	signal.Notify(signals, syscall.SIGTERM)
 	if mode == "parent" {
 		child := exec.Command(os.Args[0])
-		child.Env = []string{"MODE=stubborn"}
+		child.Env = []string{"MODE=stubborn", "PORT=" + os.Getenv("PORT")} // either may be the first to say that it listens
 		child.Stdout, child.Stderr = os.Stdout, os.Stderr
 		if err := child.Start(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
