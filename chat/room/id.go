@@ -61,8 +61,11 @@ func (id ID) String() string {
 // UnmarshalText is the inverse of MarshalText; anything else is an error.
 func (id *ID) UnmarshalText(b []byte) error {
 	parsed, err := ParseID(string(b))
+	if err != nil {
+		return fmt.Errorf("%.40q: %w", b, err)
+	}
 	*id = parsed
-	return err
+	return nil
 }
 
 var errID = errors.New("an id is 13 characters of 0-9 and a-z without i, l, o, u")

@@ -583,6 +583,48 @@ func TestCopies(t *testing.T) {
 	}
 }
 
+// TestCopiesFarApart: which copies give way does not depend on the order in which they come, though "within a day" is not
+// transitive.
+func TestCopiesFarApart(t *testing.T) {
+	start := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+	clock := NewClock("n1")
+	created := Fact{Kind: Created, ID: clock.Next(start), By: "ana", RoomKind: Group, Members: users}
+	created.Room = created.ID
+	facts := []Fact{created}
+	for _, hours := range []int{0, 23, 30, 53, 80} {
+		facts = append(facts, Fact{Kind: Posted, ID: clock.Next(start.Add(time.Duration(hours) * time.Hour)), By: "ana", Room: created.ID, Text: "x", Key: 1, Body: 1})
+	}
+	w := &world{facts: facts}
+	want := []ID{facts[1].ID, facts[3].ID, facts[5].ID} // 0 h with 23 h, 30 h with 53 h, 80 h
+	for _, order := range permutations([]int{1, 2, 3, 4, 5}) {
+		s := w.apply(append([]int{0}, order...))
+		lines, _, err := s.History(created.ID, "bo", 0, 0, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []ID
+		for _, l := range lines {
+			got = append(got, l.ID)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("order %v: %v stay, want %v", order, got, want)
+		}
+	}
+}
+
+func permutations(of []int) [][]int {
+	if len(of) == 0 {
+		return [][]int{nil}
+	}
+	var all [][]int
+	for i, first := range of {
+		for _, rest := range permutations(slices.Delete(slices.Clone(of), i, i+1)) {
+			all = append(all, append([]int{first}, rest...))
+		}
+	}
+	return all
+}
+
 func TestUnreadAndOrder(t *testing.T) {
 	now := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
 	clock := NewClock("n1")

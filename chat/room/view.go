@@ -202,12 +202,6 @@ func (s *State) RoomsOf(name string) []ID {
 	return ids
 }
 
-// CheckMember says why a user may not do something in a room, if so.
-func (s *State) CheckMember(id ID, name string) error {
-	_, err := s.roomFor(id, name)
-	return err
-}
-
 // InRoom says whether a user is a member.
 func (s *State) InRoom(id ID, name string) bool {
 	r := s.rooms[id]
