@@ -107,7 +107,7 @@ func Inject(w *World, n *Network, t Target, faults []Fault) {
 
 func begin(n *Network, t Target, f *Fault) {
 	if f.Kind <= Slowness {
-		n.start(f)
+		n.Begin(f)
 		return
 	}
 	for _, node := range f.Nodes {
@@ -124,7 +124,7 @@ func begin(n *Network, t Target, f *Fault) {
 
 func end(n *Network, t Target, f *Fault) {
 	if f.Kind <= Slowness {
-		n.stop(f)
+		n.End(f)
 		return
 	}
 	for _, node := range f.Nodes {

@@ -33,7 +33,7 @@ type Network struct {
 	blocked  map[link]int // number of faults that cut the link
 	weather  []*Fault     // loss, duplication, reordering and delay that are going on
 
-	Sent, Delivered, Bytes uint64 // messages sent, messages delivered, bytes sent
+	Sent, Delivered, Dropped, Bytes uint64 // messages sent, delivered, lost by faults; bytes sent
 }
 
 type link struct{ from, to string }
@@ -71,6 +71,9 @@ func (n *Network) Send(from, to string, data []byte) {
 			delay += f.Delay
 		}
 	}
+	if copies == 0 {
+		n.Dropped++
+	}
 	for range min(copies, 4) {
 		n.world.After(delay+n.latency(n.rand), func() { n.deliver(from, to, data) })
 	}
@@ -79,6 +82,7 @@ func (n *Network) Send(from, to string, data []byte) {
 func (n *Network) deliver(from, to string, data []byte) {
 	handle := n.handlers[to]
 	if handle == nil || n.blocked[link{from, to}] > 0 {
+		n.Dropped++
 		n.world.Note("drop", from, to, nil)
 		return
 	}
@@ -87,7 +91,8 @@ func (n *Network) deliver(from, to string, data []byte) {
 	handle(from, data)
 }
 
-func (n *Network) start(f *Fault) {
+// Begin lets a fault of the network begin: a partition or worse weather. Its times do not count.
+func (n *Network) Begin(f *Fault) {
 	if f.Kind == Partition {
 		n.cut(f.Cut, 1)
 	} else {
@@ -95,7 +100,8 @@ func (n *Network) start(f *Fault) {
 	}
 }
 
-func (n *Network) stop(f *Fault) {
+// End lets a fault end that Begin was given.
+func (n *Network) End(f *Fault) {
 	if f.Kind == Partition {
 		n.cut(f.Cut, -1)
 	} else {
