@@ -27,12 +27,13 @@ const mainLinesMax = 300 // of every main.go of a service, and of the gateway's
 
 var (
 	// cores are the packages without I/O, clock and luck.
-	cores = []string{"internal/gossip", "internal/sharedlog", "internal/sim", "chat/room"}
+	cores = []string{"internal/gossip", "internal/sharedlog", "internal/sim", "chat/room", "maelstrom/check",
+		"maelstrom/interpreter", "maelstrom/network", "maelstrom/node", "maelstrom/service", "maelstrom/simulate", "maelstrom/workload"}
 
 	// pureImports is what a core may use of the standard library.
 	pureImports = []string{
-		"bytes", "cmp", "container/heap", "crypto/hmac", "crypto/sha256", "encoding", "encoding/base64", "encoding/binary",
-		"encoding/hex", "encoding/json", "errors", "fmt", "hash", "hash/crc32", "hash/fnv", "io", "iter", "maps", "math",
+		"bufio", "bytes", "cmp", "container/heap", "crypto/hmac", "crypto/sha256", "encoding", "encoding/base64", "encoding/binary",
+		"encoding/hex", "encoding/json", "errors", "fmt", "hash", "hash/crc32", "hash/fnv", "io", "iter", "maps", "math", "math/big",
 		"math/bits", "math/rand/v2", "net/url", "slices", "sort", "strconv", "strings", "time", "unicode", "unicode/utf8",
 	}
 
@@ -44,8 +45,8 @@ var (
 	}
 	pureRand = []string{"New", "NewPCG", "NewChaCha8", "NewZipf", "PCG", "ChaCha8", "Rand", "Source", "Zipf"}
 
-	// directRequirements are all modules that tests may use; the programs use none.
-	directRequirements = []string{"github.com/google/go-cmp", "pgregory.net/rapid"}
+	// directRequirements are all modules that tests and the harness may use; the services use none.
+	directRequirements = []string{"github.com/google/go-cmp", "github.com/jepsen-io/maelstrom/demo/go", "pgregory.net/rapid"}
 )
 
 // listed is what go list says of a package.

@@ -163,6 +163,13 @@ func (n *Node) addPeers(names []string) {
 	}
 }
 
+// SetNeighbors replaces the neighbours to which a Tree passes fresh entries on. Names of strangers are ignored.
+func (n *Node) SetNeighbors(names []string) {
+	for _, p := range n.peers {
+		p.neighbor = slices.Contains(names, p.name)
+	}
+}
+
 // Append accepts an entry of our own. It is not sent before Persisted. The data must not be changed afterwards, and has
 // at most DataBytesMax bytes: more is a bug of the driver, and panics.
 func (n *Node) Append(now time.Duration, data []byte) Entry {

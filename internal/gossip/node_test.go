@@ -361,3 +361,19 @@ func TestNoProofWhileEntriesWaitForTheDisk(t *testing.T) {
 		t.Errorf("Heard = %d after Persisted, want 2", got)
 	}
 }
+
+// A Tree passes fresh entries on along the neighbours that it was given last.
+func TestSetNeighbors(t *testing.T) {
+	c := newCluster(4, Profile{Topology: Tree, Tick: time.Hour, Settle: time.Second, Pull: time.Second})
+	for name, neighbors := range map[string][]string{"n0": {"n3"}, "n3": {"n0", "n1", "stranger"}, "n1": {"n3"}, "n2": nil} {
+		c.nodes[name].SetNeighbors(neighbors)
+	}
+	c.run(100 * time.Millisecond) // past the first digests
+	e := c.append("n0", "x")
+	c.run(100 * time.Millisecond)
+	for name, want := range map[string]uint64{"n1": 1, "n2": 0, "n3": 1} {
+		if got := c.nodes[name].Have()[e.Origin]; got != want {
+			t.Errorf("%s has %d entries of n0, want %d", name, got, want)
+		}
+	}
+}

@@ -1,5 +1,5 @@
-// Package node has the built-in node programs. Each is pure, a Program: the stdio driver in this package runs it as a
-// Maelstrom node, and the simulator runs it in virtual time, the same lines.
+// Package node has the built-in node programs. Each is pure, a Program: package stdio runs it as a Maelstrom node, and the
+// simulator runs it in virtual time, the same lines.
 package node
 
 import (
@@ -28,8 +28,12 @@ type Program interface {
 
 // Output is what a Program wants done. Its messages may be sent at once: what depends on the disk comes later.
 type Output struct {
-	Write [][]byte
+	Write [][]byte // records; none without a disk
 	Send  []Message
+
+	// Only mutants do the following.
+	Print []string // lines for stdout, as they are
+	Exit  bool     // the process ends by itself
 }
 
 // A Message to another node, a client or a service.
@@ -55,4 +59,17 @@ type Spec struct {
 	Help     string   // one line
 	Requests []string // the types of messages that it takes, for drivers that route by type
 	New      func(Start) (Program, error)
+}
+
+// Programs returns all that are right, by name.
+func Programs() []Spec { return []Spec{broadcastSpec(), echoSpec(), uniqueSpec()} }
+
+// Find returns the program of that name; false if there is none.
+func Find(name string) (Spec, bool) {
+	for _, s := range Programs() {
+		if s.Name == name {
+			return s, true
+		}
+	}
+	return Spec{}, false
 }
