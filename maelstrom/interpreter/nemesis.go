@@ -2,7 +2,6 @@ package interpreter
 
 import (
 	"encoding/json"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -147,5 +146,3 @@ func (n *nemesis) targets() []string {
 	size := []int{1 + n.rand.IntN(count), 1, (count - 1) / 3, (count - 1) / 2, count/2 + 1, count}[n.rand.IntN(6)]
 	return slices.Sorted(slices.Values(s[:max(1, size)]))
 }
-
-func (f Fault) String() string { return fmt.Sprintf("%s %s", f.F, f.Value) }

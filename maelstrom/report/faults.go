@@ -10,6 +10,11 @@ import (
 
 const faultCharactersMax = 160 // of a description
 
+// Describe says in words what the nemesis did: a fault's name, and the value of its operation.
+func Describe(name string, value json.RawMessage, nodes []string) string {
+	return describe(history.Fault{Name: name, Value: value}, nodes)
+}
+
 // describe says in words whom a fault hit: "n1, n2 | n3" for a partition or, if it is no such clean cut, who does not hear
 // whom; "n1, n2" for what hits nodes; "all nodes" for what the network does to everybody.
 func describe(f history.Fault, nodes []string) string {
