@@ -73,7 +73,7 @@ func (c *cluster) take(p *pump, batch []byte) ([]byte, time.Duration) {
 		}
 		batch = m.AppendLine(batch)
 	}
-	return batch, c.Network.Due(p.name)
+	return batch, c.Network.Due(c.now(), p.name)
 }
 
 // feed writes lines to a node. One that is gone does not get them.

@@ -55,7 +55,8 @@ type Network struct {
 
 type endpoint struct {
 	queue   queue
-	current *queued // being waited for
+	current *queued       // being waited for
+	ready   time.Duration // when current can be taken: not before the wait for it began
 }
 
 type queued struct {
@@ -117,32 +118,32 @@ func (n *Network) Take(now time.Duration, name string) (Message, bool) {
 	if e == nil {
 		return Message{}, false
 	}
-	if n.pick(name, e); e.current == nil || e.current.due > now {
+	if n.pick(now, name, e); e.current == nil || e.current.due > now {
 		return Message{}, false
 	}
 	m := e.current.Message
-	n.lag = max(n.lag, now-e.current.due)
+	n.lag = max(n.lag, now-e.ready)
 	e.current = nil
 	n.note(now, &m, true)
 	return m, true
 }
 
 // pick chooses what the endpoint waits for, and drops what is blocked.
-func (n *Network) pick(name string, e *endpoint) {
+func (n *Network) pick(now time.Duration, name string, e *endpoint) {
 	for e.current == nil && len(e.queue) > 0 {
 		m := heap.Pop(&e.queue).(queued)
 		if n.blocked[name][m.Src] {
 			n.journal.Dropped++
 			continue
 		}
-		e.current = &m
+		e.current, e.ready = &m, max(now, m.due)
 	}
 }
 
 // Due returns when Take must be called for the endpoint; Never if nothing is on its way.
-func (n *Network) Due(name string) time.Duration {
+func (n *Network) Due(now time.Duration, name string) time.Duration {
 	if e := n.ends[name]; e != nil {
-		if n.pick(name, e); e.current != nil {
+		if n.pick(now, name, e); e.current != nil {
 			return e.current.due
 		}
 	}
@@ -160,7 +161,7 @@ func (n *Network) Block(cut map[string][]string) {
 	}
 }
 
-// Lag returns by how much a message was taken later than it was due, at worst, since the last call.
+// Lag returns by how much a message was taken later than it could be, at worst, since the last call.
 func (n *Network) Lag() time.Duration {
 	lag := n.lag
 	n.lag = 0

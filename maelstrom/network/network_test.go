@@ -46,7 +46,7 @@ func TestLatency(t *testing.T) {
 	send(t, n, 10*ms, "n1", "n2", "b")
 	send(t, n, 10*ms, "c1", "n3", "client")
 	send(t, n, 10*ms, "n1", "seq-kv", "service")
-	if got := n.Due("n2"); got != 100*ms {
+	if got := n.Due(0, "n2"); got != 100*ms {
 		t.Errorf("Due(n2) = %v", got)
 	}
 	if got := received(n, 99*ms, "n2"); got != nil {
@@ -58,13 +58,13 @@ func TestLatency(t *testing.T) {
 	if got := n.Lag(); got != 5*ms || n.Lag() != 0 {
 		t.Errorf("lag %v, want 5 ms, and 0 when asked again", got)
 	}
-	if got := n.Due("n3"); got != 10*ms {
+	if got := n.Due(10*ms, "n3"); got != 10*ms {
 		t.Errorf("a client's message is due at %v, want at once", got)
 	}
-	if got := n.Due("seq-kv"); got != 110*ms {
+	if got := n.Due(10*ms, "seq-kv"); got != 110*ms {
 		t.Errorf("a service's message is due at %v, want 110 ms", got)
 	}
-	if got := n.Due("n1"); got != Never {
+	if got := n.Due(10*ms, "n1"); got != Never {
 		t.Errorf("Due of an empty queue = %v", got)
 	}
 }
@@ -73,7 +73,7 @@ func TestLatency(t *testing.T) {
 func TestHeadOfLine(t *testing.T) {
 	n := newNetwork(100*ms, Constant)
 	send(t, n, 0, "n1", "n2", "slow")
-	if got := n.Due("n2"); got != 100*ms { // from now on it waits
+	if got := n.Due(0, "n2"); got != 100*ms { // from now on it waits
 		t.Fatalf("Due = %v", got)
 	}
 	send(t, n, 10*ms, "c1", "n2", "client")
@@ -83,6 +83,9 @@ func TestHeadOfLine(t *testing.T) {
 	if got := received(n, 100*ms, "n2"); !slices.Equal(got, []string{"slow", "client"}) {
 		t.Errorf("at 100 ms n2 has %q", got)
 	}
+	if lag := n.Lag(); lag != 0 { // the client's message could not be taken before
+		t.Errorf("lag %v", lag)
+	}
 }
 
 // Whether a message is cut off is decided when its receiver begins to wait for it.
@@ -90,7 +93,7 @@ func TestPartition(t *testing.T) {
 	n := newNetwork(100*ms, Constant)
 	cut := map[string][]string{"n2": {"n1"}}
 	send(t, n, 0, "n1", "n2", "waited for")
-	n.Due("n2")
+	n.Due(0, "n2")
 	send(t, n, 1*ms, "n1", "n2", "queued when the cut begins")
 	n.Block(cut)
 	send(t, n, 2*ms, "n2", "n1", "the other way")

@@ -21,7 +21,7 @@ const (
 	positionCounted, positionText = 32, 26
 	// tickMax bounds gossip's tick, so that 25 nodes agree within 5 s of the end of a partition; except that a hub's
 	// batches must come within the tick, by tickMargin: then there are no other digests.
-	tickMax, tickMargin = 500 * time.Millisecond, 150 * time.Millisecond
+	tickMax, tickMargin = 800 * time.Millisecond, 150 * time.Millisecond
 	// fastNodesMax is up to how many nodes profile auto sends everything to everybody.
 	fastNodesMax = 8
 	// startDelay is how long a node that hears nothing waits before it speaks: in Maelstrom a message to a node that was

@@ -185,12 +185,14 @@ func figures(run *history.Run, results check.Results, functions []function) []hi
 	if invoked > 0 {
 		add("availability", "%.2f %%", 100*float64(ok)/float64(invoked))
 	}
-	add("messages", "%s", count(run.Journal.All.Sent))
-	if invoked > 0 {
+	if run.Journal.All.Sent > 0 {
+		add("messages", "%s", count(run.Journal.All.Sent))
+		add("dropped by faults", "%s", count(run.Journal.Dropped))
+	}
+	if invoked > 0 && run.Journal.All.Sent > 0 {
 		add("messages per operation", "%.2f", float64(run.Journal.All.Sent)/float64(invoked))
 		add("of them between servers", "%.2f", float64(run.Journal.Servers.Sent)/float64(invoked))
 	}
-	add("dropped by faults", "%s", count(run.Journal.Dropped))
 	workload, _ := results.Fields.Get("workload").(edn.Map)
 	stable, _ := workload.Get("stable-latencies").(edn.Map)
 	for _, p := range stable {

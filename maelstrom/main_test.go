@@ -1,0 +1,264 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// harness is the built program.
+type harness struct{ path string }
+
+func build(t *testing.T) harness {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "maelstrom")
+	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return harness{path}
+}
+
+// run returns the exit code and all that was printed. The store is a new one, and so is the folder for temporary files,
+// which must be empty in the end.
+func (h harness) run(t *testing.T, args ...string) (code int, output, store string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), h.path, args...)
+	cmd.Dir = t.TempDir()
+	temporary := t.TempDir()
+	cmd.Env = append(os.Environ(), "TMPDIR="+temporary)
+	out, err := cmd.CombinedOutput()
+	if left, _ := os.ReadDir(temporary); len(left) > 0 {
+		t.Errorf("%v leaves %v", args, left)
+	}
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatalf("%v: %v", args, err)
+	}
+	return cmd.ProcessState.ExitCode(), string(out), filepath.Join(cmd.Dir, "store")
+}
+
+// want runs a command and looks for words in what it prints.
+func (h harness) want(t *testing.T, code int, words []string, args ...string) string {
+	t.Helper()
+	got, output, store := h.run(t, args...)
+	if got != code {
+		t.Fatalf("%v: exit code %d, want %d\n%s", args, got, code, output)
+	}
+	for _, word := range words {
+		if !strings.Contains(output, word) {
+			t.Errorf("%v: no %q in\n%s", args, word, output)
+		}
+	}
+	return store
+}
+
+// The built-in nodes as real processes are right, and mutants of them are not.
+func TestRuns(t *testing.T) {
+	h := build(t)
+	short := []string{"test", "--time-limit", "1", "--rate", "60", "--node-count", "3", "--recovery", "1.5"}
+	mutant := func(name string) []string { return []string{"--bin", h.path, "--", "node", "mutant", name} }
+	for _, c := range []struct {
+		name  string
+		code  int
+		words []string
+		args  []string
+	}{
+		{"echo", exitValid, []string{"VALID", "Everything looks good!"}, []string{"-w", "echo"}},
+		{"unique-ids", exitValid, []string{"VALID"}, []string{"--workload", "unique-ids", "--availability", "total", "--nemesis", "partition"}},
+		{"broadcast", exitValid, []string{"VALID", "Waiting for recovery...", "stable-latencies", "start-partition: "},
+			[]string{"-w", "broadcast", "--nemesis", "partition", "--recovery", "5"}},
+		{"topology and kills", exitValid, []string{"VALID", "× kill", "kill: n"},
+			[]string{"-w", "broadcast", "--topology", "line", "--nemesis", "kill", "--nemesis-interval", "0.7", "--nemesis-seed", "7", // n0, later n2
+				"--time-limit", "2", "--recovery", "5"}},
+		{"with --bin", exitValid, []string{"VALID"}, []string{"-w", "broadcast", "--bin", h.path, "--", "node", "broadcast", "--profile", "balanced"}},
+		{"two runs", exitValid, []string{"run 1 of 2", "run 2 of 2"}, []string{"-w", "echo", "--test-count", "2"}},
+		{"log", exitValid, []string{`send {"id":0,"src":"c0","dest":"n0","body":{"msg_id":1,"node_id":"n0"`, `recv {"id":`},
+			[]string{"-w", "echo", "--node-count", "1", "--log-net-send", "--log-net-recv"}},
+		{"nothing done", exitUnknown, []string{"VACUOUS: there was no operation at all"}, []string{"-w", "echo", "--rate", "0"}},
+		{"nothing cut", exitUnknown, []string{"VACUOUS: faults were wanted"}, []string{"-w", "unique-ids", "--node-count", "1", "--nemesis", "partition"}},
+
+		{"duplicates", exitInvalid, []string{"INVALID", " copies of ", "Upstream's checkers would say true, ours say false"},
+			append([]string{"-w", "broadcast"}, mutant("broadcast-twice")...)},
+		{"duplicates, compat", exitValid, []string{"VALID", "Upstream's checkers would say true, ours say false"},
+			append([]string{"-w", "broadcast", "--compat"}, mutant("broadcast-twice")...)},
+		{"forgetful", exitInvalid, []string{"lacks 7 (acknowledged by"}, append([]string{"-w", "broadcast"}, mutant("broadcast-forgetful")...)},
+		{"island", exitInvalid, []string{"final read at"}, append([]string{"-w", "broadcast"}, mutant("broadcast-island")...)},
+		{"clock", exitInvalid, []string{" was given out 2 times: "}, append([]string{"-w", "unique-ids", "--rate", "3000", "--concurrency", "8n"}, mutant("ids-clock")...)},
+		{"chatty", exitInvalid, []string{`echo_ok has a member "debug" that the protocol does not know`}, append([]string{"-w", "echo"}, mutant("echo-chatty")...)},
+		{"babbler", exitInvalid, []string{"printed a line on stdout that is no message: byte "}, append([]string{"-w", "broadcast"}, mutant("broadcast-babbler")...)},
+		{"quitter", exitInvalid, []string{"ended by itself: exit status"}, append([]string{"-w", "broadcast"}, mutant("broadcast-quitter")...)},
+		{"quitter, compat", exitFailed, []string{"ended by itself: exit status"}, append([]string{"-w", "broadcast", "--compat"}, mutant("broadcast-quitter")...)},
+		{"no node", exitFailed, []string{"does not start", "the process ended"}, []string{"-w", "echo", "--bin", h.path, "--", "nonsense"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			h.want(t, c.code, c.words, append(short[:len(short):len(short)], c.args...)...)
+		})
+	}
+}
+
+func TestArguments(t *testing.T) {
+	h := build(t)
+	for args, want := range map[string]string{
+		"":                                      "usage: maelstrom COMMAND",
+		"tset":                                  `there is no command "tset"`,
+		"test":                                  `--workload "lin-kv" is not here yet; choose -w broadcast|echo|unique-ids`,
+		"test -w echo --rate x":                 "invalid value",
+		"test -w echo --rate -1":                "--rate -1: not negative",
+		"test -w echo --rate NaN":               "--rate NaN: not negative",
+		"test -w echo --speed 1":                "flag provided but not defined: -speed",
+		"test -w echo --node-count 0":           "--node-count 0: at least 1",
+		"test -w echo --nodes a,a":              `"a" stands twice`,
+		"test -w echo --nodes a,,b":             "a node's name is empty",
+		"test -w echo --nodes c1":               `"c1" begins with c, as clients do`,
+		"test -w echo --nodes-file nowhere":     "--nodes-file",
+		"test -w echo --concurrency 0n":         `--concurrency "0n"`,
+		"test -w echo --concurrency n":          `--concurrency "n"`,
+		"test -w echo --time-limit 0":           "--time-limit 0: at least 1 second",
+		"test -w echo --test-count 0":           "--test-count 0: at least 1",
+		"test -w echo --latency -5":             "--latency -5: not negative",
+		"test -w echo --latency-dist normal":    `--latency-dist "normal": constant, uniform or exponential`,
+		"test -w echo --nemesis partition,loss": `--nemesis "loss": there are partition, kill, pause`,
+		"test -w echo --nemesis-interval 0":     "--nemesis-interval 0: above 0",
+		"test -w echo --topology ring":          `no topology "ring"`,
+		"test -w echo --availability all":       `--availability "all": total, or a number from 0 to 1`,
+		"test -w echo --recovery -1":            "--recovery -1",
+		"test -w echo --bin nowhere":            "--bin: ",
+		"sim -w broadcast --seeds 5-1":          `--seeds "5-1"`,
+		"sim -w broadcast --nemesis fire":       `--nemesis "fire": there are partition, one-way`,
+		"sim -w broadcast --mutant ids-clock":   `--mutant "ids-clock": none of the workload broadcast`,
+		"node chess":                            `no node program "chess"`,
+		"node mutant chess":                     `no node program "mutant chess"`,
+		"serve --port x":                        "invalid value",
+	} {
+		h.want(t, exitArguments, []string{want}, strings.Fields(args)...)
+	}
+	h.want(t, exitValid, []string{"-nemesis-interval SECONDS"}, "test", "-h")
+	h.want(t, exitValid, []string{"usage: maelstrom COMMAND"}, "help")
+	h.want(t, exitValid, []string{"broadcast-quitter"}, "node")
+	h.want(t, exitValid, []string{"--no-ssh has no effect here"}, "test", "-w", "echo", "--no-ssh", "--time-limit", "1")
+}
+
+func TestSim(t *testing.T) {
+	h := build(t)
+	h.want(t, exitValid, []string{"20 seeds: ", "0 invalid", "seeds a minute"}, "sim", "-w", "broadcast", "--seeds", "1-20", "--nemesis", "partition,kill,loss")
+	store := h.want(t, exitInvalid, []string{"INVALID", "copies of", "replay: maelstrom sim -w broadcast --mutant broadcast-twice", "--seed 3"},
+		"sim", "-w", "broadcast", "--seeds", "3-4", "--mutant", "broadcast-twice")
+	if runs, err := filepath.Glob(filepath.Join(store, "broadcast", "2*", "index.html")); len(runs) != 2 {
+		t.Errorf("reports of failed seeds: %v, %v", runs, err)
+	}
+	var histories [2][]byte
+	for i := range histories {
+		store := h.want(t, exitValid, []string{"VALID", "simulated", "trace "}, "sim", "-w", "broadcast", "--seed", "9", "--nemesis", "partition,kill")
+		var err error
+		if histories[i], err = os.ReadFile(filepath.Join(store, "latest", "history.edn")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(histories[0]) == 0 || !bytes.Equal(histories[0], histories[1]) {
+		t.Error("two runs of a seed have different histories")
+	}
+}
+
+// A run leaves its files, and they say what the console said.
+func TestStore(t *testing.T) {
+	h := build(t)
+	store := h.want(t, exitValid, nil, "test", "-w", "broadcast", "--time-limit", "1", "--rate", "50", "--recovery", "5", "--nemesis", "partition")
+	for _, name := range []string{"results.edn", "results.json", "history.edn", "history.jsonl", "history.txt", "messages.svg", "latency.svg",
+		"rate.svg", "timeline.html", "index.html", "jepsen.log", "node-logs/n1.log"} {
+		if _, err := os.Stat(filepath.Join(store, "broadcast", "latest", name)); err != nil {
+			t.Error(err)
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(store, "latest", "results.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var results struct {
+		Valid bool `json:"valid?"`
+		Stats struct {
+			Count int `json:"count"`
+		} `json:"stats"`
+		Workload struct {
+			Valid  bool `json:"valid?"`
+			Stable int  `json:"stable-count"`
+		} `json:"workload"`
+	}
+	if err := json.Unmarshal(text, &results); err != nil || !results.Valid || !results.Workload.Valid || results.Stats.Count < 20 || results.Workload.Stable < 5 {
+		t.Errorf("results.json: %v, %+v", err, results)
+	}
+}
+
+func TestServe(t *testing.T) {
+	h := build(t)
+	store := h.want(t, exitValid, nil, "test", "-w", "echo", "--time-limit", "1")
+	cmd := exec.CommandContext(t.Context(), h.path, "serve", "--port", "0", "--store", store)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, address, _ := strings.Cut(line, "http://")
+	address, _, _ = strings.Cut(address, " ")
+	for path, want := range map[string]string{"/": "echo", "/latest/": "<title>echo: Passed</title>", "/latest/history.edn": ":f :echo"} {
+		response, err := http.Get("http://" + address + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil || response.StatusCode != http.StatusOK || !strings.Contains(string(body), want) {
+			t.Errorf("%s: %s, %v, no %q in %.300s", path, response.Status, err, want, body)
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("asked to end, serve ends with %v", err)
+	}
+}
+
+// An interrupted run ends its nodes, and keeps what it has.
+func TestInterrupt(t *testing.T) {
+	h := build(t)
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), h.path, "test", "-w", "echo", "--log-net-recv", "--rate", "100", "--store", dir)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(stdout)
+	for lines.Scan() && !strings.Contains(lines.Text(), "echo_ok") {
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	for lines.Scan() {
+	}
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitFailed {
+		t.Errorf("interrupted, it ends with %v", err)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "latest", "history.edn")); err != nil || !bytes.Contains(text, []byte(":type :ok")) {
+		t.Errorf("its history: %v, %.200s", err, text)
+	}
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"dongne/maelstrom/check"
+	"dongne/maelstrom/cluster"
+	"dongne/maelstrom/edn"
+	"dongne/maelstrom/report"
+	"dongne/maelstrom/services"
+)
+
+// servicesCommand runs our own chat service under faults.
+func servicesCommand(ctx context.Context, w world) (int, error) {
+	o := services.Options{}
+	var nemesis, store string
+	var limit, interval, recovery float64
+	set := flag.NewFlagSet("services", flag.ContinueOnError)
+	set.SetOutput(w.stderr)
+	for _, name := range []string{"w", "workload"} {
+		set.StringVar(&o.Workload, name, "chat", "`NAME` of the service: chat")
+	}
+	set.IntVar(&o.NodeCount, "node-count", 3, "`N` processes of the service, n1 to nN")
+	set.IntVar(&o.Concurrency, "concurrency", 0, "clients that write; 0: twice the nodes")
+	set.IntVar(&o.Readers, "readers", 0, "clients that follow a stream; 0: twice the nodes")
+	set.Float64Var(&limit, "time-limit", 60, "`SECONDS` that clients write")
+	set.Float64Var(&o.Rate, "rate", 50, "operations per second over all writers")
+	set.StringVar(&nemesis, "nemesis", "", "faults, separated by commas: partition, kill, pause, delay")
+	set.Float64Var(&interval, "nemesis-interval", 5, "mean `SECONDS` between two operations of a kind of fault")
+	set.Float64Var(&recovery, "recovery", 30, "`SECONDS` that the nodes have at most to agree once all is healed")
+	set.Uint64Var(&o.Seed, "seed", 0, "draws clients and faults; 0: from the clock")
+	set.StringVar(&o.Binary, "bin", "", "a built chat; without it one is built from this checkout")
+	set.StringVar(&store, "store", "store", "`FOLDER` of the reports")
+	if err := set.Parse(w.args); errors.Is(err, flag.ErrHelp) {
+		return 0, errHelp
+	} else if err != nil {
+		return 0, badArgument("%w", err)
+	}
+	for kind := range strings.SplitSeq(nemesis, ",") {
+		if kind = strings.TrimSpace(kind); kind != "" {
+			o.Nemesis = append(o.Nemesis, kind)
+		}
+	}
+	for name, value := range map[string]float64{"time-limit": limit, "nemesis-interval": interval, "recovery": recovery} {
+		if !(value > 0) {
+			return 0, badArgument("--%s %v: above 0", name, value)
+		}
+	}
+	o.TimeLimit, o.Interval, o.Recovery = seconds(limit), seconds(interval), seconds(recovery)
+	if o.Seed == 0 {
+		o.Seed = uint64(time.Now().UnixNano())
+	}
+	if o.Binary != "" {
+		path, err := cluster.Program(o.Binary)
+		if err != nil {
+			return 0, badArgument("--bin: %w", err)
+		}
+		o.Binary = path
+	}
+	if err := o.Check(); err != nil {
+		return 0, badArgument("%w", err)
+	}
+	return runServices(ctx, w, o, store)
+}
+
+func runServices(ctx context.Context, w world, o services.Options, store string) (int, error) {
+	dir, err := report.Create(store, o.Workload, time.Now())
+	if err != nil {
+		return 0, err
+	}
+	console, err := newConsole(w.stdout, filepath.Join(dir, "jepsen.log"), true)
+	if err != nil {
+		return 0, err
+	}
+	defer console.close()
+	console.line(fmt.Sprintf("%s: %d processes, %v operations/s for %v, %s; seed %d", o.Workload, o.NodeCount, o.Rate, o.TimeLimit, faultsInWords(o.Nemesis), o.Seed))
+	o.Dir = dir
+	o.Log = func(format string, args ...any) { console.line(fmt.Sprintf(format, args...)) }
+	run, results, err := services.Run(ctx, o)
+	if err != nil {
+		return 0, err
+	}
+	replay := fmt.Sprintf("maelstrom services -w %s --node-count %d --time-limit %v --rate %v --nemesis %s --nemesis-interval %v --seed %d",
+		o.Workload, o.NodeCount, o.TimeLimit.Seconds(), o.Rate, strings.Join(o.Nemesis, ","), o.Interval.Seconds(), o.Seed)
+	if err := report.Write(dir, run, results, report.Options{Replay: replay}); err != nil {
+		return 0, err
+	}
+	console.line("")
+	load, _ := results.Fields.Get("workload").(edn.Map)
+	for _, p := range load {
+		console.line(fmt.Sprintf("  %-18s %s", strings.TrimPrefix(string(edn.Append(nil, p.Key)), ":"), edn.Append(nil, p.Value)))
+	}
+	console.line(fmt.Sprintf("  %-18s %s", "faults", edn.Append(nil, results.Fields.Get("faults"))))
+	console.line("")
+	console.line("  " + verdictInWords(results))
+	for _, reason := range results.Reasons {
+		console.line("  - " + reason)
+	}
+	return verdictLines(console, dir, results), nil
+}
+
+// verdictLines prints where the report is, and upstream's last words; it returns the exit code.
+func verdictLines(console *console, dir string, results check.Results) int {
+	console.line("")
+	console.line("Report: " + filepath.Join(dir, "index.html"))
+	switch results.Valid {
+	case check.True:
+		console.line("Everything looks good! ヽ(‘ー`)ノ")
+		return exitValid
+	case check.Unknown:
+		console.line("Errors occurred during analysis, but no anomalies found. ಠ~ಠ")
+		return exitUnknown
+	}
+	console.line("Analysis invalid! (ﾉಥ益ಥ）ﾉ ┻━┻")
+	return exitInvalid
+}

@@ -1,0 +1,124 @@
+package services
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"dongne/maelstrom/history"
+)
+
+func sorted[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
+
+// settle waits until all nodes say the same, twice in a row, and every reader shows it; at most for Recovery.
+func (r *run) settle(ctx context.Context) {
+	began := r.record.now()
+	for agreed := 0; agreed < 2; {
+		if agreed++; !r.agreed(ctx) {
+			agreed = 0
+		}
+		r.recovery = r.record.now() - began
+		if r.recovery >= r.Recovery || !pauseFor(ctx, lookEvery) {
+			break
+		}
+	}
+	r.Log("after %v", r.recovery.Round(time.Millisecond))
+}
+
+// agreed says whether nothing differs between nodes and readers now; in a short form of the checks: the lists of rooms, and
+// the histories as the first reader, who is in all rooms, is told them.
+func (r *run) agreed(ctx context.Context) bool {
+	o := observed{nodes: r.cluster.names, rooms: r.rooms}
+	for _, name := range r.cluster.names {
+		for i, c := range r.users() {
+			v := r.view(ctx, name, c, i == 0)
+			if v.err != nil {
+				return false
+			}
+			o.views = append(o.views, v)
+		}
+	}
+	if len(checkAgreement(&o)) > 0 {
+		return false
+	}
+	first := o.views[0].histories
+	for _, reader := range r.readers {
+		v := view{user: reader.client.user, histories: map[string][]message{}}
+		for id, members := range r.rooms {
+			if slices.Contains(members, v.user) {
+				v.histories[id] = first[id]
+			}
+		}
+		if len(differences(reader.seen(), &v)) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// users are all clients, readers first.
+func (r *run) users() []*client {
+	var all []*client
+	for _, reader := range r.readers {
+		all = append(all, reader.client)
+	}
+	for _, w := range r.writers {
+		all = append(all, w.client)
+	}
+	return all
+}
+
+func (r *run) view(ctx context.Context, node string, c *client, whole bool) view {
+	v := view{node: node, user: c.user}
+	if v.rooms, v.err = c.rooms(ctx, node); v.err != nil || !whole {
+		return v
+	}
+	v.histories = map[string][]message{}
+	for _, l := range v.rooms {
+		if v.histories[l.ID], v.err = c.history(ctx, node, l.ID); v.err != nil {
+			return v
+		}
+	}
+	return v
+}
+
+func (r *reader) seen() *seen {
+	s := &seen{user: r.client.user, texts: r.picture.texts()}
+	r.picture.mu.Lock()
+	defer r.picture.mu.Unlock()
+	s.wrong, s.resets = slices.Clone(r.picture.wrong), slices.Clone(r.picture.resets)
+	return s
+}
+
+// observe fetches, on every node for every user, what it is told at the end, and gathers what the clients know.
+func (r *run) observe(ctx context.Context) {
+	o := &r.observed
+	o.nodes, o.rooms, o.processes = r.cluster.names, r.rooms, r.cluster.starts
+	fresh := r.record.fresh()
+	for i, c := range r.users() {
+		p := process{record: r.record, number: fresh + i, final: true}
+		for _, name := range r.cluster.names {
+			end, _ := p.begin("read", nil)
+			v := r.view(ctx, name, c, i < len(r.readers))
+			if o.views = append(o.views, v); v.err != nil {
+				end(history.Fail, name, nil, v.err)
+				continue
+			}
+			messages := 0
+			for _, h := range v.histories {
+				messages += len(h)
+			}
+			end(history.OK, name, map[string]int{"rooms": len(v.rooms), "messages": messages}, nil)
+		}
+	}
+	for _, w := range r.writers {
+		o.sent = append(o.sent, w.sent...)
+		o.requests += w.requests.Load()
+		o.bytes += w.bytes.Load()
+	}
+	for _, reader := range r.readers {
+		o.readers = append(o.readers, *reader.seen())
+	}
+}
