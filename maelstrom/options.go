@@ -25,7 +25,6 @@ type options struct {
 	nodes       []string
 	concurrency int
 	timeLimit   time.Duration
-	testCount   int
 	rate        float64
 	latency     time.Duration
 	spread      network.Distribution
@@ -62,7 +61,7 @@ var inert = map[string]string{
 type flags struct {
 	set                                                             *flag.FlagSet
 	nodeCount, timeLimit, latency, testCount                        int
-	rate, interval, recovery                                        float64
+	interval, recovery                                              float64
 	nodeList, nodesFile, concurrency, availability, nemesis, spread string
 	named                                                           []string
 }

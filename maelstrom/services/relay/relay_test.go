@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,7 +17,7 @@ type wire struct {
 	relay        *Relay
 	stats        Stats
 	servers      chan net.Conn // what the relay connected to
-	dialled      int
+	dialled      atomic.Int64
 	unreachable  bool
 	handlesEnded chan struct{}
 }
@@ -24,7 +25,7 @@ type wire struct {
 func newWire(t *testing.T) *wire {
 	w := &wire{t: t, servers: make(chan net.Conn, 8), handlesEnded: make(chan struct{}, 8)}
 	w.relay = New(func(context.Context) (net.Conn, error) {
-		if w.dialled++; w.unreachable {
+		if w.dialled.Add(1); w.unreachable {
 			return nil, errors.New("nobody listens")
 		}
 		ours, theirs := net.Pipe()
@@ -96,8 +97,8 @@ func TestCutAndHeal(t *testing.T) {
 		w.wantClosed(client)
 		w.wantClosed(server)
 		w.wantClosed(w.connect())
-		if cut, refused := w.stats.Cut.Load(), w.stats.Refused.Load(); cut != 1 || refused != 1 || w.dialled != 1 {
-			t.Errorf("%d cut, %d refused, %d dialled, want 1 each", cut, refused, w.dialled)
+		if cut, refused := w.stats.Cut.Load(), w.stats.Refused.Load(); cut != 1 || refused != 1 || w.dialled.Load() != 1 {
+			t.Errorf("%d cut, %d refused, %d dialled, want 1 each", cut, refused, w.dialled.Load())
 		}
 		w.relay.Set(Open)
 		client = w.connect()
@@ -125,8 +126,8 @@ func TestBlackhole(t *testing.T) {
 		w.relay.Set(Open)
 		w.wantClosed(used) // in the middle of what it said
 		w.wantClosed(late)
-		if cut, refused := w.stats.Cut.Load(), w.stats.Refused.Load(); cut != 2 || refused != 1 || w.dialled != 2 {
-			t.Errorf("%d cut, %d refused, %d dialled, want 2, 1, 2", cut, refused, w.dialled)
+		if cut, refused := w.stats.Cut.Load(), w.stats.Refused.Load(); cut != 2 || refused != 1 || w.dialled.Load() != 2 {
+			t.Errorf("%d cut, %d refused, %d dialled, want 2, 1, 2", cut, refused, w.dialled.Load())
 		}
 		w.write(idle, "alive") // it lost nothing
 		got := make(chan string, 2)
