@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,8 +44,40 @@ func conclusion(run *history.Run, results check.Results, o *options) []string {
 	for _, reason := range results.Reasons {
 		lines = append(lines, "  - "+reason)
 	}
+	lines = append(lines, evidence(run.Findings)...)
 	if results.Ours != results.Upstream {
 		lines = append(lines, fmt.Sprintf("  Upstream's checkers would say %v, ours say %v.", results.Upstream, results.Ours))
+	}
+	return lines
+}
+
+const (
+	findingsShown = 3 // with what the node printed; the report has all
+	tailShown     = 8 // lines
+)
+
+// evidence is what nodes printed where they broke the protocol, or before they ended.
+func evidence(findings []history.Finding) []string {
+	var lines []string
+	shown := 0
+	for _, f := range findings {
+		if f.Kind == history.LateReply || f.Line == "" && len(f.Tail) == 0 {
+			continue
+		}
+		if shown++; shown > findingsShown {
+			break
+		}
+		lines = append(lines, fmt.Sprintf("  %s at %.1f s:", f.Node, f.Time.Seconds()))
+		if f.Line != "" {
+			lines = append(lines, "    | "+f.Line)
+		}
+		tail := slices.DeleteFunc(slices.Clone(f.Tail), func(line string) bool { return !strings.HasPrefix(line, "stderr: ") })
+		if len(tail) == 0 {
+			tail = f.Tail
+		}
+		for _, line := range tail[max(0, len(tail)-tailShown):] {
+			lines = append(lines, "    | "+line)
+		}
 	}
 	return lines
 }

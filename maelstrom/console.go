@@ -101,8 +101,9 @@ func (c *console) sometimes(s cluster.Status) {
 	}
 }
 
+// statusLine fits on a line of 80 characters, as a rule.
 func statusLine(s cluster.Status) string {
-	return fmt.Sprintf("%6.1f s  %-11s %d operations: %d ok, %d failed, %d unknown; %d faults, %d messages dropped; lag %.1f ms",
+	return fmt.Sprintf("%6.1f s %s: %d ops, %d ok, %d failed, %d unknown; %d faults, %d lost; lag %.1f ms",
 		s.Elapsed.Seconds(), s.Phase, s.Invoked, s.OK, s.Failed, s.Unsure, s.Faults, s.Dropped, float64(s.Lag.Microseconds())/1000)
 }
 

@@ -94,7 +94,7 @@ func TestRuns(t *testing.T) {
 		{"island", exitInvalid, []string{"final read at"}, append([]string{"-w", "broadcast"}, mutant("broadcast-island")...)},
 		{"clock", exitInvalid, []string{" was given out 2 times: "}, append([]string{"-w", "unique-ids", "--rate", "3000", "--concurrency", "8n"}, mutant("ids-clock")...)},
 		{"chatty", exitInvalid, []string{`echo_ok has a member "debug" that the protocol does not know`}, append([]string{"-w", "echo"}, mutant("echo-chatty")...)},
-		{"babbler", exitInvalid, []string{"printed a line on stdout that is no message: byte "}, append([]string{"-w", "broadcast"}, mutant("broadcast-babbler")...)},
+		{"babbler", exitInvalid, []string{"printed a line on stdout that is no message: byte ", "\n    | "}, append([]string{"-w", "broadcast"}, mutant("broadcast-babbler")...)},
 		{"quitter", exitInvalid, []string{"ended by itself: exit status"}, append([]string{"-w", "broadcast"}, mutant("broadcast-quitter")...)},
 		{"quitter, compat", exitFailed, []string{"ended by itself: exit status"}, append([]string{"-w", "broadcast", "--compat"}, mutant("broadcast-quitter")...)},
 		{"no node", exitFailed, []string{"does not start", "the process ended"}, []string{"-w", "echo", "--bin", h.path, "--", "nonsense"}},

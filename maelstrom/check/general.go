@@ -137,7 +137,10 @@ func exceptions(ops *operations) edn.Map {
 func (j *judge) findings(run *history.Run) {
 	var wrong []string
 	for _, f := range run.Findings {
-		said := fmt.Sprintf("%s, at %s: %s", f.Node, seconds(f.Time), f.Text)
+		said := fmt.Sprintf("at %s %s", seconds(f.Time), f.Text)
+		if !strings.HasPrefix(f.Text, f.Node) {
+			said = fmt.Sprintf("at %s, %s: %s", seconds(f.Time), f.Node, f.Text)
+		}
 		if f.Kind == history.LateReply {
 			j.note("%s", said)
 		} else {

@@ -174,7 +174,7 @@ func TestFindings(t *testing.T) {
 	} {
 		run := script("broadcast", good)
 		run.Findings = []history.Finding{{Time: 3200 * time.Millisecond, Node: "n2", Kind: kind, Text: "it did so"}}
-		const said = "n2, at 3.2 s: it did so"
+		const said = "at 3.2 s, n2: it did so"
 		r := wantVerdict(t, run, Options{}, want.ours, said)
 		if kind == history.LateReply {
 			wantNote(t, r, said)

@@ -435,7 +435,7 @@ func (c *cluster) watch(n *node, p *process) {
 	c.mu.Unlock()
 	if !p.killed.Load() {
 		c.find(history.Finding{Node: n.name, Kind: history.Exited, Tail: p.tails(),
-			Text: fmt.Sprintf("the process of %s ended by itself: %v. A node must run until it is killed.", n.name, p.cmd.ProcessState)})
+			Text: fmt.Sprintf("%s ended by itself: %v. A node must run until it is killed.", n.name, p.cmd.ProcessState)})
 	}
 }
 

@@ -388,7 +388,7 @@ func (h *host) do(out node.Output) {
 	if h.queue = append(h.queue, out.Write...); out.Exit {
 		h.kill()
 		h.find(&history.Finding{Node: h.name, Kind: history.Exited, Text: fmt.Sprintf(
-			"the process of %s ended by itself. A node must run until it is killed.", h.name)})
+			"%s ended by itself. A node must run until it is killed.", h.name)})
 		return
 	}
 	h.startWrite()
