@@ -151,18 +151,30 @@ func TestMuted(t *testing.T) {
 	}
 }
 
+// A reply to a client that has given up is noted. Upstream hears nothing of the node after it.
 func TestLateReply(t *testing.T) {
-	c, _ := config(t, build(t), "late")
-	c.Interpreter.Timeout, c.Interpreter.TimeLimit = 50*time.Millisecond, time.Second
-	r, err := Run(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(r.Findings) == 0 || r.Findings[0].Kind != history.LateReply {
-		t.Errorf("findings %+v", r.Findings)
-	}
-	if count(r.Ops, history.Info) == 0 {
-		t.Error("no operation timed out")
+	program := build(t)
+	for _, compat := range []bool{false, true} {
+		c, _ := config(t, program, "late")
+		c.Compat = compat
+		c.Interpreter.Timeout, c.Interpreter.TimeLimit = 50*time.Millisecond, time.Second
+		r, err := Run(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		late := map[string]int{}
+		for _, f := range r.Findings {
+			if f.Kind != history.LateReply {
+				t.Errorf("finding %+v", f)
+			}
+			late[f.Node]++
+		}
+		if heardOn := late["n0"] > 1 && late["n1"] > 1; len(late) != 2 || heardOn == compat {
+			t.Errorf("compat %v: late replies %v", compat, late)
+		}
+		if count(r.Ops, history.Info) == 0 {
+			t.Error("no operation timed out")
+		}
 	}
 }
 
