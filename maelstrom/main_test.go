@@ -5,12 +5,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -27,46 +29,60 @@ func build(t *testing.T) harness {
 	return harness{path}
 }
 
-// run returns the exit code and all that was printed. The store is a new one, and so is the folder for temporary files,
-// which must be empty in the end.
-func (h harness) run(t *testing.T, args ...string) (code int, output, store string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), h.path, args...)
-	cmd.Dir = t.TempDir()
-	temporary := t.TempDir()
-	cmd.Env = append(os.Environ(), "TMPDIR="+temporary)
-	out, err := cmd.CombinedOutput()
-	if left, _ := os.ReadDir(temporary); len(left) > 0 {
-		t.Errorf("%v leaves %v", args, left)
-	}
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		t.Fatalf("%v: %v", args, err)
-	}
-	return cmd.ProcessState.ExitCode(), string(out), filepath.Join(cmd.Dir, "store")
+// outcome is what came of a command.
+type outcome struct {
+	code          int
+	output, store string
+	err           error // why it did not run
 }
 
-// want runs a command and looks for words in what it prints.
+// run carries out a command in a new folder, with a new one for temporary files, which must be empty in the end.
+func (h harness) run(dir string, args ...string) outcome {
+	temporary := filepath.Join(dir, "tmp")
+	if err := os.Mkdir(temporary, 0o755); err != nil {
+		return outcome{err: err}
+	}
+	cmd := exec.Command(h.path, args...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "TMPDIR="+temporary)
+	out, err := cmd.CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() >= 0 {
+		err = nil
+	}
+	if left, _ := os.ReadDir(temporary); len(left) > 0 && err == nil {
+		err = fmt.Errorf("it leaves %v", left)
+	}
+	return outcome{cmd.ProcessState.ExitCode(), string(out), filepath.Join(dir, "store"), err}
+}
+
+// want runs a command, expects an exit code, and looks for words in what it prints. It returns the store.
 func (h harness) want(t *testing.T, code int, words []string, args ...string) string {
 	t.Helper()
-	got, output, store := h.run(t, args...)
-	if got != code {
-		t.Fatalf("%v: exit code %d, want %d\n%s", args, got, code, output)
+	o := h.run(t.TempDir(), args...)
+	o.want(t, code, words, args)
+	return o.store
+}
+
+func (o outcome) want(t *testing.T, code int, words, args []string) {
+	t.Helper()
+	if o.err != nil || o.code != code {
+		t.Fatalf("%v: %v, exit code %d, want %d\n%s", args, o.err, o.code, code, o.output)
 	}
 	for _, word := range words {
-		if !strings.Contains(output, word) {
-			t.Errorf("%v: no %q in\n%s", args, word, output)
+		if !strings.Contains(o.output, word) {
+			t.Errorf("%v: no %q in\n%s", args, word, o.output)
 		}
 	}
-	return store
 }
+
+const atOnce = 8 // runs: they wait most of the time
 
 // The built-in nodes as real processes are right, and mutants of them are not.
 func TestRuns(t *testing.T) {
+	t.Parallel()
 	h := build(t)
 	short := []string{"test", "--time-limit", "1", "--rate", "60", "--node-count", "3", "--recovery", "1.5"}
 	mutant := func(name string) []string { return []string{"--bin", h.path, "--", "node", "mutant", name} }
-	for _, c := range []struct {
+	cases := []struct {
 		name  string
 		code  int
 		words []string
@@ -92,21 +108,32 @@ func TestRuns(t *testing.T) {
 			append([]string{"-w", "broadcast", "--compat"}, mutant("broadcast-twice")...)},
 		{"forgetful", exitInvalid, []string{"lacks 7 (acknowledged by"}, append([]string{"-w", "broadcast"}, mutant("broadcast-forgetful")...)},
 		{"island", exitInvalid, []string{"final read at"}, append([]string{"-w", "broadcast"}, mutant("broadcast-island")...)},
-		{"clock", exitInvalid, []string{" was given out 2 times: "}, append([]string{"-w", "unique-ids", "--rate", "3000", "--concurrency", "8n"}, mutant("ids-clock")...)},
+		{"clock", exitInvalid, []string{" was given out "}, append([]string{"-w", "unique-ids", "--rate", "3000", "--concurrency", "8n"}, mutant("ids-clock")...)},
 		{"chatty", exitInvalid, []string{`echo_ok has a member "debug" that the protocol does not know`}, append([]string{"-w", "echo"}, mutant("echo-chatty")...)},
 		{"babbler", exitInvalid, []string{"printed a line on stdout that is no message: byte ", "\n    | "}, append([]string{"-w", "broadcast"}, mutant("broadcast-babbler")...)},
 		{"quitter", exitInvalid, []string{"ended by itself: exit status"}, append([]string{"-w", "broadcast"}, mutant("broadcast-quitter")...)},
 		{"quitter, compat", exitFailed, []string{"ended by itself: exit status"}, append([]string{"-w", "broadcast", "--compat"}, mutant("broadcast-quitter")...)},
 		{"no node", exitFailed, []string{"does not start", "the process ended"}, []string{"-w", "echo", "--bin", h.path, "--", "nonsense"}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			h.want(t, c.code, c.words, append(short[:len(short):len(short)], c.args...)...)
+	}
+	outcomes := make([]outcome, len(cases))
+	var running sync.WaitGroup
+	turn := make(chan bool, atOnce)
+	for i, c := range cases {
+		dir := t.TempDir()
+		running.Go(func() {
+			turn <- true
+			outcomes[i] = h.run(dir, append(short[:len(short):len(short)], c.args...)...)
+			<-turn
 		})
+	}
+	running.Wait()
+	for i, c := range cases {
+		t.Run(c.name, func(t *testing.T) { outcomes[i].want(t, c.code, c.words, c.args) })
 	}
 }
 
 func TestArguments(t *testing.T) {
+	t.Parallel()
 	h := build(t)
 	for args, want := range map[string]string{
 		"":                                      "usage: maelstrom COMMAND",
@@ -139,6 +166,10 @@ func TestArguments(t *testing.T) {
 		"node chess":                            `no node program "chess"`,
 		"node mutant chess":                     `no node program "mutant chess"`,
 		"serve --port x":                        "invalid value",
+		"services -w mail":                      `workload "mail": there is chat alone`,
+		"services --nemesis flood":              `nemesis "flood"`,
+		"services --time-limit 0":               "--time-limit 0: above 0",
+		"services --bin nowhere":                "--bin: ",
 	} {
 		h.want(t, exitArguments, []string{want}, strings.Fields(args)...)
 	}
@@ -149,6 +180,7 @@ func TestArguments(t *testing.T) {
 }
 
 func TestSim(t *testing.T) {
+	t.Parallel()
 	h := build(t)
 	h.want(t, exitValid, []string{"20 seeds: ", "0 invalid", "seeds a minute"}, "sim", "-w", "broadcast", "--seeds", "1-20", "--nemesis", "partition,kill,loss")
 	store := h.want(t, exitInvalid, []string{"INVALID", "copies of", "replay: maelstrom sim -w broadcast --mutant broadcast-twice", "--seed 3"},
@@ -169,8 +201,26 @@ func TestSim(t *testing.T) {
 	}
 }
 
+// Our chat, as processes of its own, under cut links and kills.
+func TestServices(t *testing.T) {
+	t.Parallel()
+	h := build(t)
+	chat := filepath.Join(t.TempDir(), "chat")
+	if out, err := exec.Command("go", "build", "-o", chat, "dongne/chat").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	store := h.want(t, exitValid, []string{"VALID", "start-partition: n", "acknowledged", "processes-killed"},
+		"services", "--bin", chat, "--time-limit", "3", "--nemesis", "partition,kill", "--nemesis-interval", "0.7", "--seed", "4")
+	if text, err := os.ReadFile(filepath.Join(store, "chat", "latest", "index.html")); err != nil || !bytes.Contains(text, []byte("<title>chat: Passed</title>")) {
+		t.Errorf("its report: %v, %.200s", err, text)
+	}
+	h.want(t, exitUnknown, []string{"VACUOUS: no kill hit anything"},
+		"services", "--bin", chat, "--time-limit", "0.05", "--nemesis", "kill", "--nemesis-interval", "100")
+}
+
 // A run leaves its files, and they say what the console said.
 func TestStore(t *testing.T) {
+	t.Parallel()
 	h := build(t)
 	store := h.want(t, exitValid, nil, "test", "-w", "broadcast", "--time-limit", "1", "--rate", "50", "--recovery", "5", "--nemesis", "partition")
 	for _, name := range []string{"results.edn", "results.json", "history.edn", "history.jsonl", "history.txt", "messages.svg", "latency.svg",
@@ -199,6 +249,7 @@ func TestStore(t *testing.T) {
 }
 
 func TestServe(t *testing.T) {
+	t.Parallel()
 	h := build(t)
 	store := h.want(t, exitValid, nil, "test", "-w", "echo", "--time-limit", "1")
 	cmd := exec.CommandContext(t.Context(), h.path, "serve", "--port", "0", "--store", store)
@@ -236,6 +287,7 @@ func TestServe(t *testing.T) {
 
 // An interrupted run ends its nodes, and keeps what it has.
 func TestInterrupt(t *testing.T) {
+	t.Parallel()
 	h := build(t)
 	dir := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), h.path, "test", "-w", "echo", "--log-net-recv", "--rate", "100", "--store", dir)

@@ -173,7 +173,7 @@ func perform(ctx context.Context, o Options) (*run, error) {
 		o.Binary = filepath.Join(folder, "chat")
 		o.Log("building chat")
 		if out, err := exec.CommandContext(ctx, "go", "build", "-o", o.Binary, "dongne/chat").CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("services: go build dongne/chat: %w\n%s", err, out)
+			return nil, fmt.Errorf("services: go build dongne/chat, which its checkout alone can do (elsewhere name a built one): %w\n%s", err, out)
 		}
 	}
 	r := &run{Options: o, record: newRecorder(), rooms: map[string][]string{}, settled: make(chan struct{})}
