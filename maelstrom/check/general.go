@@ -133,13 +133,29 @@ func exceptions(ops *operations) edn.Map {
 	return m.With("exceptions", all)
 }
 
-// findings: a node that breaks the protocol is wrong; a late reply is legal.
+// findings: a node that breaks the protocol is wrong; a late reply is legal. Of each node and kind the first is told.
 func (j *judge) findings(run *history.Run) {
+	type group struct {
+		node string
+		kind history.Kind
+	}
+	count := map[group]int{}
+	for _, f := range run.Findings {
+		count[group{f.Node, f.Kind}] += 1 + f.More
+	}
 	var wrong []string
 	for _, f := range run.Findings {
+		n := count[group{f.Node, f.Kind}]
+		if n == 0 {
+			continue // told
+		}
+		delete(count, group{f.Node, f.Kind})
 		said := fmt.Sprintf("at %s %s", seconds(f.Time), f.Text)
 		if !strings.HasPrefix(f.Text, f.Node) {
 			said = fmt.Sprintf("at %s, %s: %s", seconds(f.Time), f.Node, f.Text)
+		}
+		if n > 1 {
+			said += fmt.Sprintf(" (%d times)", n)
 		}
 		if f.Kind == history.LateReply {
 			j.note("%s", said)

@@ -195,6 +195,20 @@ func TestFindings(t *testing.T) {
 	}
 }
 
+// Of many findings alike one is told, with how many there are.
+func TestFindingsAreGrouped(t *testing.T) {
+	run := script("broadcast", "n1 broadcast 1\nfinal\nn1 read [1]")
+	for i := range 3 {
+		run.Findings = append(run.Findings, history.Finding{Time: time.Duration(i) * time.Second, Node: "n1", Kind: history.BadLine, Text: "n1 printed x"})
+	}
+	run.Findings[2].More = 5
+	run.Findings = append(run.Findings, history.Finding{Time: 4 * time.Second, Node: "n1", Kind: history.BadReply, Text: "no type"})
+	want := []string{"at 0 s n1 printed x (8 times)", "at 4 s, n1: no type"}
+	if got := Check(run, Options{}).Reasons; !slices.Equal(got, want) {
+		t.Errorf("reasons %q, want %q", got, want)
+	}
+}
+
 func TestExposure(t *testing.T) {
 	run := script("unique-ids", "n1 generate 1\nn2 begin generate\n"+partition+"\nn1 generate 2\nn2 end generate 3\n"+heal+"\nn1 generate 4\n"+noPartition)
 	for _, dropped := range []int{0, 5} {

@@ -187,10 +187,7 @@ func (c *cluster) result(p *interpreter.Interpreter, elapsed time.Duration) *his
 			one.Time -= origin
 			r.Findings = append(r.Findings, one)
 		}
-		if f.more > 0 {
-			last := &r.Findings[len(r.Findings)-1]
-			last.Text += fmt.Sprintf(" (and %d more of the kind)", f.more)
-		}
+		r.Findings[len(r.Findings)-1].More = f.more
 	}
 	slices.SortFunc(r.Findings, func(a, b history.Finding) int { return int(a.Time - b.Time) })
 	return r
@@ -452,6 +449,7 @@ func (c *cluster) find(f history.Finding) {
 		of.more++
 		return
 	}
-	of.first = append(of.first, f)
-	c.Log("! " + f.Text)
+	if of.first = append(of.first, f); len(of.first) == 1 {
+		c.Log("! " + f.Text)
+	}
 }

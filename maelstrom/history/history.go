@@ -90,6 +90,7 @@ type Finding struct {
 	Text string   // for people: what is wrong, where, and what to do about it
 	Line string   // the offending line, cut to some 1,000 bytes; may be empty
 	Tail []string // the last lines the node printed, stdout and stderr, where that helps
+	More int      // so many others like it, of the same node, were not kept
 }
 
 // A Kind says what sort a Finding is of.

@@ -38,7 +38,7 @@ type verdict struct{ Class, Word, Sentence string }
 var verdicts = map[check.Verdict]verdict{
 	check.True:    {"pass", "Passed", "What the workload promises held in this run."},
 	check.Unknown: {"unknown", "Unknown", "This run does not tell whether what the workload promises holds."},
-	check.False:   {"fail", "Failed", "What the workload promises did not hold."},
+	check.False:   {"fail", "Failed", "What the workload or the protocol promises did not hold."},
 }
 
 // index is what index.html shows.
