@@ -67,7 +67,7 @@ func evidence(findings []history.Finding) []string {
 		if shown++; shown > findingsShown {
 			break
 		}
-		lines = append(lines, fmt.Sprintf("  %s at %.1f s:", f.Node, f.Time.Seconds()))
+		lines = append(lines, fmt.Sprintf("  %s at %.1f s:", f.Node, max(0, f.Time.Seconds())))
 		if f.Line != "" {
 			lines = append(lines, "    | "+f.Line)
 		}

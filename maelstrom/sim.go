@@ -124,7 +124,7 @@ func (s *simulation) report(w world) (int, error) {
 	if err != nil {
 		return 0, errors.Join(err, report.WriteHistory(dir, run))
 	}
-	console.line(fmt.Sprintf("%s: %d nodes, simulated, %s; seed %d, trace %016x", s.workload, len(s.nodes), faultsInWords(s.nemesis), s.seed, hash))
+	console.line(fmt.Sprintf("%s: %s, simulated, %s; seed %d, trace %016x", s.workload, nodesInWords(len(s.nodes)), faultsInWords(s.nemesis), s.seed, hash))
 	return s.conclude(console, dir, run)
 }
 

@@ -95,7 +95,7 @@ func (o *options) once(ctx context.Context, w world, program string, args []stri
 		return 0, err
 	}
 	defer console.close()
-	console.line(fmt.Sprintf("%s: %d nodes, %v operations/s for %v, %s; seed %d", o.workload, len(o.nodes), o.rate, o.timeLimit, faultsInWords(o.nemesis), o.seed))
+	console.line(fmt.Sprintf("%s: %s, %v operations/s for %v, %s; seed %d", o.workload, nodesInWords(len(o.nodes)), o.rate, o.timeLimit, faultsInWords(o.nemesis), o.seed))
 	config, err := o.cluster(program, args, dir, console)
 	if err != nil {
 		return 0, err
@@ -107,6 +107,13 @@ func (o *options) once(ctx context.Context, w world, program string, args []stri
 		return 0, errors.Join(err, report.WriteHistory(dir, run))
 	}
 	return o.conclude(console, dir, run)
+}
+
+func nodesInWords(n int) string {
+	if n == 1 {
+		return "1 node"
+	}
+	return fmt.Sprintf("%d nodes", n)
 }
 
 func faultsInWords(kinds []string) string {
@@ -125,7 +132,9 @@ func (o *options) cluster(program string, args []string, dir string, console *co
 	} else {
 		c.Progress = console.sometimes
 	}
-	c.Fault = func(f *interpreter.Fault) { console.line(faultInWords(f, o.nodes)) }
+	c.Fault = func(at time.Duration, f *interpreter.Fault) {
+		console.line(fmt.Sprintf("%6.1f s %s", at.Seconds(), faultInWords(f, o.nodes)))
+	}
 	if o.logStderr {
 		c.Stderr = console.line
 	}

@@ -40,11 +40,11 @@ type Config struct {
 	Dir         string // node-logs/ is written below
 	Compat      bool   // mute a node after a bad line, as upstream does
 
-	Log         func(line string)        // a new phase, a finding
-	Fault       func(*interpreter.Fault) // one is carried out
-	Progress    func(Status)             // nil: not wanted
-	Stderr      func(line string)        // nil: only into the files
-	Sent, Taken func(*network.Message)   // nil: not wanted
+	Log         func(line string)                            // a new phase, a finding
+	Fault       func(at time.Duration, f *interpreter.Fault) // one is carried out
+	Progress    func(Status)                                 // nil: not wanted
+	Stderr      func(line string)                            // nil: only into the files
+	Sent, Taken func(*network.Message)                       // nil: not wanted
 }
 
 // A Status is how far a run is.
@@ -204,7 +204,10 @@ func (c *cluster) conduct(ctx context.Context, p *interpreter.Interpreter) error
 	for {
 		for _, a := range p.Step(c.now()) {
 			c.act(a, faults)
-			if a.Fault != nil && a.Fault.Begin {
+			if a.Fault == nil {
+				continue
+			}
+			if c.Fault(p.Progress(c.now()).Elapsed, a.Fault); a.Fault.Begin {
 				status.Faults++
 			}
 		}
@@ -277,7 +280,6 @@ func (c *cluster) forget(client string) {
 
 // strike carries out a fault.
 func (c *cluster) strike(f *interpreter.Fault) {
-	c.Fault(f)
 	switch f.F {
 	case "start-partition", "stop-partition":
 		c.mu.Lock()

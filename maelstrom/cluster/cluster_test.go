@@ -41,7 +41,7 @@ func config(t testing.TB, program, mode string) (Config, *lines) {
 	log := &lines{}
 	nodes := []string{"n0", "n1"}
 	r := func(n uint64) *rand.Rand { return rand.New(rand.NewPCG(1, n)) }
-	return Config{Program: program, Args: []string{mode}, Nodes: nodes, Dir: t.TempDir(), Log: log.add, Fault: func(*interpreter.Fault) {},
+	return Config{Program: program, Args: []string{mode}, Nodes: nodes, Dir: t.TempDir(), Log: log.add, Fault: func(time.Duration, *interpreter.Fault) {},
 		Network: network.New(0, network.Constant, r(1)), Services: service.All(r(2), false),
 		Interpreter: interpreter.Config{Workload: load, Nodes: nodes, Concurrency: 2, Rate: 100, TimeLimit: 400 * time.Millisecond,
 			Timeout: 5 * time.Second, Interval: 100 * time.Millisecond, Rand: r(3), Faults: r(4)}}, log
