@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // TestCut: both sides of a cut go on, and agree when it heals: messages are merged by id, what was deleted stays
@@ -198,5 +199,83 @@ func TestLongNames(t *testing.T) {
 	c.link(one, two, true)
 	for range 8000 {
 		at2.next("message")
+	}
+}
+
+// apart cuts, or heals, every link between n1, n2 and n3.
+func (c *cluster) apart(cut bool) {
+	for _, l := range [][2]string{{"n1", "n2"}, {"n1", "n3"}, {"n2", "n3"}} {
+		c.link(l[0], l[1], !cut)
+	}
+}
+
+// later waits until ids are greater: they are ordered by milliseconds.
+func later() {
+	for since := time.Now(); time.Since(since) < 5*time.Millisecond; {
+	}
+}
+
+// until reads a stream up to a text, and returns all that it told.
+func (s *sse) until(text string) string {
+	s.t.Helper()
+	var told []string
+	for {
+		e, ok := s.any()
+		if !ok {
+			s.t.Fatalf("the stream ends before %q:\n%s", text, strings.Join(told, "\n"))
+		}
+		told = append(told, e.name+" "+e.data)
+		if strings.Contains(e.data, text) {
+			return strings.Join(told, "\n")
+		}
+	}
+}
+
+// TestMovedOn: a reader sees something on n2, then on n1, which has not heard of it, something that contradicts it, and
+// moves on to n3 before n1 could correct it. n3 knows both, and does.
+func TestMovedOn(t *testing.T) {
+	for _, what := range []string{"a copy", "an edit"} {
+		t.Run(what, func(t *testing.T) {
+			c := start(t, "n1", "n2", "n3")
+			ana1, ana2, ana3 := c.as("ana", "n1"), c.as("ana", "n2"), c.as("ana", "n3")
+			at1, at2, at3 := c.as("bo", "n1").stream(""), c.as("bo", "n2").stream(""), c.as("bo", "n3").stream("")
+			for _, s := range []*sse{at1, at2, at3} {
+				s.next("")
+			}
+			id := ana1.create("group", "bo")
+			first := ana1.post(id, "first")
+			for _, s := range []*sse{at1, at2, at3} {
+				s.message("first")
+			}
+			c.apart(true)
+			var wrong, want string
+			if what == "a copy" {
+				ana2.post(id, "once", "Idempotency-Key", "retry")
+				at2.message("once")
+				later()
+				wrong = ana1.post(id, "once", "Idempotency-Key", "retry").ID.String()
+				want = `"id":"` + wrong + `","stays":`
+			} else {
+				path := "/rooms/" + id.String() + "/messages/" + first.ID.String()
+				ana1.do("PATCH", path, `{"text":"earlier"}`).want(200, "")
+				later()
+				ana2.do("PATCH", path, `{"text":"later"}`).want(200, "")
+				at2.until("later")
+				wrong, want = "earlier", `"text":"later"`
+			}
+			moved := c.as("bo", "n1").stream(at2.id)
+			moved.until(wrong)
+			position := moved.id
+			moved.close()
+			c.apart(false)
+			ana1.post(id, "from n1")
+			at3.message("from n1")
+			ana2.post(id, "from n2")
+			at3.message("from n2")
+			ana3.post(id, "end")
+			if told := c.as("bo", "n3").stream(position).until(`"end"`); !strings.Contains(told, want) {
+				t.Errorf("moved on to n3 with position %s, bo is told\n%s\nand nothing with %s", position, told, want)
+			}
+		})
 	}
 }

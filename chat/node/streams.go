@@ -60,7 +60,7 @@ type subscriber struct {
 // Stream serves a stream of all that concerns user, from a position on, or from now. It returns when the stream runs;
 // it goes on without the caller.
 func (n *Node) Stream(w http.ResponseWriter, r *http.Request, user, from string) error {
-	position, err := parsePosition(from)
+	at, err := parsePlace(from)
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func (n *Node) Stream(w http.ResponseWriter, r *http.Request, user, from string)
 		n.leave(s)
 		return refused(err)
 	}
-	opening, err := n.opening(s, n.join(s, conn, position, from == ""))
+	opening, err := n.opening(s, n.join(s, conn, at, from == ""))
 	if err != nil { // the client comes back, and has missed nothing
 		n.config.Logger.Error("read for a stream", "err", err)
 		conn.End(nil)
@@ -121,46 +121,97 @@ func (n *Node) leave(s *subscriber) {
 	}
 }
 
-// nowhere is the position before the first entry: an empty id would take back the client's last one.
-const nowhere = "-"
+// A place is where a stream stands; its text is the id of an event:
+//
+//	place = vector [ "!" vector [ "!" ] ]
+//
+// The first vector is what the client has been told of. While that is more than the node knew that told it last, the
+// second one names, per origin, the first entry that the node had not heard of: what it told meanwhile may contradict that
+// entry and those after it, so that whoever serves the client next corrects it. The last mark says that correcting is not
+// enough: the client is to fetch everything anew.
+type place struct {
+	seen   gossip.Vector
+	unsure gossip.Vector
+	reset  bool
+}
 
-func parsePosition(text string) (gossip.Vector, error) {
-	position, err := gossip.ParseVector(strings.TrimPrefix(text, nowhere))
+const (
+	// nowhere is the place before the first entry: an empty id would take back the client's last one.
+	nowhere = "-"
+	mark    = "!"
+)
+
+func (p place) String() string {
+	switch {
+	case p.reset:
+		return p.seen.String() + mark + p.unsure.String() + mark
+	case len(p.unsure) > 0:
+		return p.seen.String() + mark + p.unsure.String()
+	}
+	return p.seen.String()
+}
+
+func parsePlace(text string) (p place, err error) {
+	seen, rest, _ := strings.Cut(strings.TrimPrefix(text, nowhere), mark)
+	rest, p.reset = strings.CutSuffix(rest, mark)
+	if p.seen, err = gossip.ParseVector(seen); err == nil {
+		p.unsure, err = gossip.ParseVector(rest)
+	}
 	if err != nil {
 		err = fmt.Errorf("%w: %v", ErrPosition, err)
 	}
-	return position, err
+	return p, err
+}
+
+// sure is what the client was told of and need not be corrected about.
+func (p place) sure() gossip.Vector {
+	v := p.seen.Clone()
+	for o, from := range p.unsure {
+		v[o] = min(v[o], from-1)
+	}
+	return v
 }
 
 // A start is where a stream begins.
 type start struct {
-	position gossip.Vector // what the client has
-	missed   []uint32      // records that it has not
-	reset    string        // why these cannot be given, or empty
-	now      string        // where the stream stands after that
-	tell     bool          // whether to tell the client so: it begins anew
-	ahead    bool          // the client has more than this node
+	place            // of the client; unsure is what this node does not know either
+	missed  []uint32 // records that it has not, or is to be corrected about
+	refusal string   // why these cannot be given, or empty
+	now     string   // where the stream stands after that
+	tell    bool     // whether to tell the client so: it begins anew, or was unsure
+	ahead   bool     // the client has more than this node
 }
 
 // join makes the stream hear what is applied from now on, and says what to send before.
-func (n *Node) join(s *subscriber, conn *stream.Conn, position gossip.Vector, fresh bool) start {
+func (n *Node) join(s *subscriber, conn *stream.Conn, at place, fresh bool) start {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	from := start{position: position, now: n.position.text, tell: fresh}
+	from := start{place: at, now: n.position.text, tell: fresh || len(at.unsure) > 0}
 	if _, here := n.streams[s.user][s]; !here {
 		return from // it has ended already
 	}
 	s.conn = conn
 	if !fresh {
-		from.missed, from.reset = n.missedSince(position)
+		from.missed, from.refusal = n.missedSince(at)
 	}
-	if from.reset == "" && !n.journal.have.Covers(position) {
-		s.ahead, from.ahead = position, true
+	if from.unsure = n.unknown(at.seen); from.refusal == "" && len(from.unsure) > 0 {
+		s.ahead, from.ahead = at.seen, true
 		n.ahead[s] = struct{}{}
 		return from
 	}
 	n.subscribe(s)
 	return from
+}
+
+// unknown names the first entry of each origin that a vector has and this node has not.
+func (n *Node) unknown(seen gossip.Vector) gossip.Vector {
+	unknown := gossip.Vector{}
+	for o, seq := range seen {
+		if seq > n.journal.have[o] {
+			unknown[o] = n.journal.have[o] + 1
+		}
+	}
+	return unknown
 }
 
 func merged(a, b gossip.Vector) gossip.Vector {
@@ -169,10 +220,13 @@ func merged(a, b gossip.Vector) gossip.Vector {
 	return m
 }
 
-// missedSince gives the records that a position does not cover, or why they cannot be given.
-func (n *Node) missedSince(position gossip.Vector) (missed []uint32, reset string) {
+// missedSince gives the records that the client was not told of or is to be corrected about, or why they cannot be given.
+func (n *Node) missedSince(at place) (missed []uint32, refusal string) {
+	if at.reset {
+		return nil, otherRooms
+	}
 	unknown := 0
-	for o, seq := range position {
+	for o, seq := range at.seen {
 		if seq <= n.journal.have[o] {
 			continue
 		}
@@ -183,7 +237,7 @@ func (n *Node) missedSince(position gossip.Vector) (missed []uint32, reset strin
 			return nil, "the position is too far ahead of this node"
 		}
 	}
-	missed, ok := n.journal.after(position, replayRecordsMax)
+	missed, ok := n.journal.after(at.sure(), replayRecordsMax)
 	if !ok {
 		return nil, "the position is too old"
 	}
@@ -216,11 +270,11 @@ func (n *Node) opening(s *subscriber, from start) ([]byte, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
-	case from.reset != "":
-		b = appendReset(b, from.reset, "")
-	case from.ahead && rejoined && s.ahead == nil: // it has caught up meanwhile
+	case from.refusal != "":
+		b = appendReset(b, from.refusal, "")
+	case rejoined && s.ahead == nil: // it was never ahead, or has caught up meanwhile
 		b = appendReset(b, otherRooms, "")
-	case from.ahead && rejoined:
+	case rejoined:
 		s.reset = true
 	}
 	for _, other := range n.state.Neighbours(s.user, neighboursMax) {
@@ -228,7 +282,7 @@ func (n *Node) opening(s *subscriber, from start) ([]byte, error) {
 			b = stream.AppendEvent(b, "", "presence", presenceData(other, true))
 		}
 	}
-	if from.tell || from.reset != "" {
+	if from.tell && !from.ahead || from.refusal != "" {
 		b = append(b, "id: "+from.now+"\n\n"...)
 	}
 	return b, nil
@@ -242,16 +296,19 @@ func appendReset(b []byte, reason, id string) []byte {
 	return stream.AppendEvent(b, id, "reset", data)
 }
 
-// replay appends the events of missed records as they are now, and says whether there are any about the user's being a
-// member of a room.
+// replay appends the events of missed records as they are now, and of those about which the client is to be corrected. It
+// says whether what it saw elsewhere may have been of other rooms than what it sees here.
 func (n *Node) replay(b []byte, user string, from start) (events []byte, rejoined bool, err error) {
-	position := from.position.Clone()
+	at := place{seen: from.seen.Clone(), unsure: from.unsure}
 	for _, number := range from.missed {
 		n.mu.RLock()
 		r := n.journal.records[number]
 		origin := n.journal.origins[r.origin].origin
 		n.mu.RUnlock()
-		position[origin] = uint64(r.seq)
+		told := uint64(r.seq) <= from.seen[origin]
+		if !told {
+			at.seen[origin] = uint64(r.seq)
+		}
 		f, err := n.journal.fact(r)
 		if errors.Is(err, room.ErrCorrupt) {
 			continue // it means nothing to anybody, and was counted when it was applied
@@ -259,15 +316,28 @@ func (n *Node) replay(b []byte, user string, from start) (events []byte, rejoine
 		if err != nil {
 			return nil, false, err
 		}
-		rejoined = rejoined || f.Seats(user)
-		n.mu.RLock()
-		events := n.state.Replay(user, &f)
-		for i, e := range events {
-			b = n.appendEvent(b, &e, idOfLast(events, i, position.String()))
-		}
-		n.mu.RUnlock()
+		rejoined = rejoined || (told || from.ahead) && f.Seats(user)
+		at.reset = rejoined
+		b = n.appendReplay(b, user, &f, told, at.String())
 	}
 	return b, rejoined, nil
+}
+
+// appendReplay appends what a stream must hear of one fact; of one that it was told of, only what corrects it.
+func (n *Node) appendReplay(b []byte, user string, f *room.Fact, told bool, id string) []byte {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if told {
+		for _, e := range n.state.Correct(user, f) {
+			b = n.appendEvent(b, &e, "")
+		}
+		return b
+	}
+	events := n.state.Replay(user, f)
+	for i, e := range events {
+		b = n.appendEvent(b, &e, idOfLast(events, i, id))
+	}
+	return b
 }
 
 // idOfLast gives the id to the last event of an entry alone: a stream that is cut between two of them gets both again.
@@ -341,7 +411,7 @@ func (n *Node) publishAhead(s *subscriber, entry *gossip.Entry, f *room.Fact, ev
 	if entry.Seq <= s.ahead[entry.Origin] {
 		events = n.state.Correct(s.user, f)
 	}
-	at := merged(n.journal.have, s.ahead).String()
+	at := place{merged(n.journal.have, s.ahead), n.unknown(s.ahead), s.reset}.String()
 	for i, e := range events {
 		if e.Name != "" && (n.state.InRoom(e.Room, s.user) || e.Part == s.user) {
 			n.hub.Send(s.conn, n.appendEvent(nil, &e, idOfLast(events, i, at)))
