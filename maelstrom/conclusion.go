@@ -44,6 +44,11 @@ func conclusion(run *history.Run, results check.Results, o *options) []string {
 	for _, reason := range results.Reasons {
 		lines = append(lines, "  - "+reason)
 	}
+	strict, _ := results.Fields.Get("strict").(edn.Map)
+	notes, _ := strict.Get("notes").(edn.Vector)
+	for _, note := range notes {
+		lines = append(lines, fmt.Sprintf("  Note: %v", note))
+	}
 	lines = append(lines, evidence(run.Findings)...)
 	if results.Ours != results.Upstream {
 		lines = append(lines, fmt.Sprintf("  Upstream's checkers would say %v, ours say %v.", results.Upstream, results.Ours))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -20,7 +21,7 @@ import (
 func servicesCommand(ctx context.Context, w world) (int, error) {
 	o := services.Options{}
 	var nemesis, store string
-	var limit, interval, recovery float64
+	var limit, interval, recovery, patience float64
 	set := flag.NewFlagSet("services", flag.ContinueOnError)
 	set.SetOutput(w.stderr)
 	for _, name := range []string{"w", "workload"} {
@@ -34,6 +35,7 @@ func servicesCommand(ctx context.Context, w world) (int, error) {
 	set.StringVar(&nemesis, "nemesis", "", "faults, separated by commas: partition, kill, pause, delay")
 	set.Float64Var(&interval, "nemesis-interval", 5, "mean `SECONDS` between two operations of a kind of fault")
 	set.Float64Var(&recovery, "recovery", 30, "`SECONDS` that the nodes have at most to agree once all is healed")
+	set.Float64Var(&patience, "patience", 0.1, "least `SECONDS` before a writer gives up on a node and asks another; 2 at most")
 	set.Uint64Var(&o.Seed, "seed", 0, "draws clients and faults; 0: from the clock")
 	set.StringVar(&o.Binary, "bin", "", "a built chat; without it one is built from this checkout")
 	set.StringVar(&store, "store", "store", "`FOLDER` of the reports")
@@ -47,12 +49,12 @@ func servicesCommand(ctx context.Context, w world) (int, error) {
 			o.Nemesis = append(o.Nemesis, kind)
 		}
 	}
-	for name, value := range map[string]float64{"time-limit": limit, "nemesis-interval": interval, "recovery": recovery} {
+	for name, value := range map[string]float64{"time-limit": limit, "nemesis-interval": interval, "recovery": recovery, "patience": patience} {
 		if !(value > 0) {
 			return 0, badArgument("--%s %v: above 0", name, value)
 		}
 	}
-	o.TimeLimit, o.Interval, o.Recovery = seconds(limit), seconds(interval), seconds(recovery)
+	o.TimeLimit, o.Interval, o.Recovery, o.Patience = seconds(limit), seconds(interval), seconds(recovery), seconds(patience)
 	if o.Seed == 0 {
 		o.Seed = uint64(time.Now().UnixNano())
 	}
@@ -86,10 +88,14 @@ func runServices(ctx context.Context, w world, o services.Options, store string)
 	if err != nil {
 		return 0, err
 	}
-	replay := fmt.Sprintf("maelstrom services -w %s --node-count %d --time-limit %v --rate %v --nemesis %s --nemesis-interval %v --seed %d",
-		o.Workload, o.NodeCount, o.TimeLimit.Seconds(), o.Rate, strings.Join(o.Nemesis, ","), o.Interval.Seconds(), o.Seed)
+	replay := strings.Join(append([]string{"maelstrom", "services"}, replayed(o)...), " ")
 	if err := report.Write(dir, run, results, report.Options{Replay: replay}); err != nil {
 		return 0, err
+	}
+	if results.Valid == check.True { // of a run that failed somebody may want to look at it
+		if err := os.RemoveAll(filepath.Join(dir, "data")); err != nil {
+			return 0, err
+		}
 	}
 	console.line("")
 	load, _ := results.Fields.Get("workload").(edn.Map)
@@ -103,6 +109,17 @@ func runServices(ctx context.Context, w world, o services.Options, store string)
 		console.line("  - " + reason)
 	}
 	return verdictLines(console, dir, results), nil
+}
+
+// replayed are the options that draw the same clients and faults again; the timing is another each time.
+func replayed(o services.Options) []string {
+	all := []string{"-w", o.Workload, "--node-count", fmt.Sprint(o.NodeCount), "--concurrency", fmt.Sprint(o.Concurrency), "--readers", fmt.Sprint(o.Readers),
+		"--rate", fmt.Sprint(o.Rate), "--time-limit", fmt.Sprint(o.TimeLimit.Seconds()), "--recovery", fmt.Sprint(o.Recovery.Seconds()),
+		"--patience", fmt.Sprint(o.Patience.Seconds()), "--seed", fmt.Sprint(o.Seed)}
+	if len(o.Nemesis) > 0 {
+		all = append(all, "--nemesis", strings.Join(o.Nemesis, ","), "--nemesis-interval", fmt.Sprint(o.Interval.Seconds()))
+	}
+	return all
 }
 
 // verdictLines prints where the report is, and upstream's last words; it returns the exit code.

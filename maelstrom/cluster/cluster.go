@@ -337,6 +337,12 @@ func (c *cluster) signal(names []string, s syscall.Signal) {
 
 // startAll starts the nodes, all at once, and waits until each has answered init.
 func (c *cluster) startAll(names []string) error {
+	c.mu.Lock()
+	for _, name := range names { // all before any: whoever is quick may send to the others
+		c.Network.Open(name)
+		c.nodes[name].ready, c.nodes[name].muted = false, false
+	}
+	c.mu.Unlock()
 	var starting sync.WaitGroup
 	errs := make([]error, len(names))
 	for i, name := range names {
@@ -351,16 +357,15 @@ func (c *cluster) startAll(names []string) error {
 }
 
 func (c *cluster) start(n *node) error {
-	data := filepath.Join(c.dir, n.name)
-	if err := os.MkdirAll(data, 0o755); err != nil {
+	env, err := c.env(n)
+	if err != nil {
 		return err
 	}
 	client := fmt.Sprintf("c%d", slices.Index(c.Nodes, n.name))
 	replies := make(chan network.Message, 16)
 	c.mu.Lock()
-	c.Network.Open(n.name)
 	c.Network.Open(client)
-	c.callers[client], n.ready, n.muted = replies, false, false
+	c.callers[client] = replies
 	c.mu.Unlock()
 	defer func() {
 		c.mu.Lock()
@@ -368,7 +373,6 @@ func (c *cluster) start(n *node) error {
 		c.forget(client)
 		delete(c.callers, client)
 	}()
-	env := append(os.Environ(), "MAELSTROM_NODE_DIR="+data)
 	p, err := spawn(c.Program, c.Args, env, n.log, func(line []byte) { c.line(n, line) }, func(line []byte) {
 		if c.Stderr != nil {
 			c.Stderr(n.name + ": " + string(line))
@@ -400,6 +404,16 @@ func (c *cluster) start(n *node) error {
 	c.mu.Unlock()
 	n.pump.signal()
 	return nil
+}
+
+// env is the node's environment: ours, and where nodes are killed a folder of its own that outlives that. Where they are
+// not, a disk would cost time and prove nothing.
+func (c *cluster) env(n *node) ([]string, error) {
+	if !slices.Contains(c.Interpreter.Kinds, "kill") {
+		return os.Environ(), nil
+	}
+	folder := filepath.Join(c.dir, n.name)
+	return append(os.Environ(), "MAELSTROM_NODE_DIR="+folder), os.MkdirAll(folder, 0o755)
 }
 
 // awaitInit waits for init_ok.

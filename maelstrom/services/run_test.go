@@ -34,7 +34,7 @@ func buildChat(t *testing.T) string {
 func TestChat(t *testing.T) {
 	binary := buildChat(t)
 	dir := t.TempDir()
-	r, err := perform(t.Context(), Options{TimeLimit: 4 * time.Second, Nemesis: allKinds, Interval: time.Second, Patience: requestMax, Seed: 4,
+	r, err := perform(t.Context(), Options{TimeLimit: 4 * time.Second, Nemesis: allKinds, Interval: time.Second, Seed: 4,
 		Binary: binary, Dir: dir, Log: t.Logf})
 	if err != nil {
 		t.Fatal(err)
