@@ -1,8 +1,8 @@
 // Package stdio runs a node.Program as a Maelstrom node: a process that reads messages on stdin and writes them to stdout,
 // with the demo library that Maelstrom comes with.
 //
-// Where MAELSTROM_NODE_DIR names a directory, the program has a disk there; our harness gives every node one that outlives
-// its kills. Upstream's does not, and the program starts from nothing each time.
+// Where MAELSTROM_NODE_DIR names a directory, the program has a disk there; our harness gives nodes that it kills one that
+// outlives that. Upstream's does not, and the program starts from nothing each time.
 package stdio
 
 import (
