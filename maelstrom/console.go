@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -105,13 +103,6 @@ func (c *console) sometimes(s cluster.Status) {
 func statusLine(s cluster.Status) string {
 	return fmt.Sprintf("%6.1f s %s: %d ops, %d ok, %d failed, %d unknown; %d faults, %d lost; lag %.1f ms",
 		s.Elapsed.Seconds(), s.Phase, s.Invoked, s.OK, s.Failed, s.Unsure, s.Faults, s.Dropped, float64(s.Lag.Microseconds())/1000)
-}
-
-// stream returns the random numbers of the seed that belong to the label.
-func stream(seed uint64, label string) *rand.Rand {
-	h := fnv.New64a()
-	io.WriteString(h, label)
-	return rand.New(rand.NewPCG(seed, h.Sum64()))
 }
 
 // listen serves pages until ctx ends.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"dongne/internal/sim"
 	"dongne/maelstrom/node"
 	"dongne/maelstrom/node/stdio"
 )
@@ -37,7 +38,7 @@ func runNode(_ context.Context, w world) (int, error) {
 		return 0, badArgument("there is no node program %q; maelstrom node lists them", name)
 	}
 	return exitValid, stdio.Run(spec, args, stdio.Surroundings{Stdin: w.stdin, Stdout: w.stdout, Stderr: w.stderr,
-		Getenv: w.getenv, Now: time.Now, Rand: stream(uint64(time.Now().UnixNano()), "node"), OwnsLog: true})
+		Getenv: w.getenv, Now: time.Now, Rand: sim.Stream(uint64(time.Now().UnixNano()), "node"), OwnsLog: true})
 }
 
 func listNodes(out io.Writer) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"dongne/internal/sim"
 	"dongne/maelstrom/check"
 	"dongne/maelstrom/cluster"
 	"dongne/maelstrom/history"
@@ -171,7 +172,7 @@ func (o *options) rand(label string) *rand.Rand {
 	if label == "nemesis" && o.nemesisSeed != 0 {
 		seed = o.nemesisSeed
 	}
-	return stream(seed, label)
+	return sim.Stream(seed, label)
 }
 
 // conclude judges the run, writes its report, and says what came of it.

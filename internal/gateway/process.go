@@ -37,7 +37,7 @@ func Exec(path string, env []string, stdout, stderr io.WriteCloser) (Process, er
 	cmd := exec.Command(path)
 	cmd.Env = env
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	cmd.SysProcAttr = ownGroup()
+	cmd.SysProcAttr = OwnGroup()
 	cmd.WaitDelay = outputWait
 	if err := cmd.Start(); err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package gateway
 
 import "syscall"
 
-func ownGroup() *syscall.SysProcAttr {
+// OwnGroup puts a child into a process group of its own, and lets it end with the thread that starts it.
+func OwnGroup() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

@@ -61,10 +61,13 @@ func (w *World) Run(until time.Duration) {
 
 // Rand returns the stream of random numbers that belongs to the label: streams do not disturb each other, so that one
 // more draw in one place changes nothing elsewhere.
-func (w *World) Rand(label string) *rand.Rand {
+func (w *World) Rand(label string) *rand.Rand { return Stream(w.seed, label) }
+
+// Stream returns the stream of random numbers of a seed that belongs to the label.
+func Stream(seed uint64, label string) *rand.Rand {
 	h := fnv.New64a()
 	io.WriteString(h, label)
-	return rand.New(rand.NewPCG(w.seed, h.Sum64()))
+	return rand.New(rand.NewPCG(seed, h.Sum64()))
 }
 
 const (

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"dongne/internal/gateway"
 )
 
 const (
@@ -38,7 +40,7 @@ type process struct {
 // spawn starts the program. Whoever reads its lines gets each without its end, valid until it returns.
 func spawn(path string, args, env []string, log io.Writer, outLine, errLine func(line []byte)) (*process, error) {
 	p := &process{cmd: exec.Command(path, args...), ended: make(chan struct{})}
-	p.cmd.Env, p.cmd.Dir, p.cmd.SysProcAttr = env, os.TempDir(), ownGroup()
+	p.cmd.Env, p.cmd.Dir, p.cmd.SysProcAttr = env, os.TempDir(), gateway.OwnGroup()
 	var ours, theirs [3]*os.File
 	for i := range ours {
 		r, w, err := os.Pipe()

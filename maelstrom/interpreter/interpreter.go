@@ -72,9 +72,10 @@ type Interpreter struct {
 	ops     []history.Op
 	actions []Action
 
-	invoked, completed [4]int // by history.Type
-	err                error
-	findings           []history.Finding
+	invoked   int
+	completed [history.Info + 1]int // by history.Type
+	err       error
+	findings  []history.Finding
 }
 
 // worker is a thread of operations, with its client.
@@ -416,7 +417,7 @@ func (p *Interpreter) record(now time.Duration, op history.Op) {
 	switch {
 	case op.Process == history.Nemesis:
 	case op.Type == history.Invoke:
-		p.invoked[0]++
+		p.invoked++
 	default:
 		p.completed[op.Type]++
 	}
@@ -432,7 +433,7 @@ type Progress struct {
 
 // Progress returns how far the run is.
 func (p *Interpreter) Progress(now time.Duration) Progress {
-	return Progress{Elapsed: max(0, now-p.origin), Invoked: p.invoked[0], OK: p.completed[history.OK],
+	return Progress{Elapsed: max(0, now-p.origin), Invoked: p.invoked, OK: p.completed[history.OK],
 		Failed: p.completed[history.Fail], Unsure: p.completed[history.Info],
 		Phase: [...]string{"setup", "running", "draining", "healing", "recovering", "final reads", "done"}[p.phase]}
 }

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"dongne/internal/sim"
 )
 
 // setUp makes the clients, and rooms that every node knows of: the first writer and the first reader are in all of them,
@@ -59,7 +61,7 @@ func (r *run) newClients() map[string]int {
 		user := fmt.Sprintf("w%d", i)
 		users[user] = i
 		r.writers = append(r.writers, &writer{
-			process: process{record: r.record, number: i, step: step}, client: newClient(r.cluster, user), rand: draws(r.Seed, user), at: i % nodes,
+			process: process{record: r.record, number: i, step: step}, client: newClient(r.cluster, user), rand: sim.Stream(r.Seed, user), at: i % nodes,
 			patience: r.Patience, gap: time.Duration(float64(r.Concurrency) / r.Rate * float64(time.Second)),
 		})
 	}
@@ -67,7 +69,7 @@ func (r *run) newClients() map[string]int {
 		user := fmt.Sprintf("r%d", i)
 		users[user] = i
 		r.readers = append(r.readers, &reader{
-			process: process{record: r.record, number: r.Concurrency + i, step: step}, client: newClient(r.cluster, user), rand: draws(r.Seed, user), at: i % nodes,
+			process: process{record: r.record, number: r.Concurrency + i, step: step}, client: newClient(r.cluster, user), rand: sim.Stream(r.Seed, user), at: i % nodes,
 			picture: newPicture(), settled: r.settled,
 		})
 	}

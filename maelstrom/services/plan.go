@@ -1,8 +1,6 @@
 package services
 
 import (
-	"hash/fnv"
-	"io"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -46,7 +44,7 @@ type step struct {
 func plan(seed uint64, kinds, nodes []string, interval, limit time.Duration) []step {
 	var steps []step
 	for _, kind := range kinds {
-		r := draws(seed, "nemesis "+kind)
+		r := sim.Stream(seed, "nemesis "+kind)
 		gap := func(max time.Duration) time.Duration { return time.Duration(r.Float64() * float64(max)) }
 		begin := true
 		for at := gap(interval); at < limit; at += gap(2 * interval) {
@@ -61,13 +59,6 @@ func plan(seed uint64, kinds, nodes []string, interval, limit time.Duration) []s
 	}
 	slices.SortStableFunc(steps, func(a, b step) int { return int(a.at - b.at) })
 	return steps
-}
-
-// draws is one of the independent streams of randomness that come from a seed.
-func draws(seed uint64, label string) *rand.Rand {
-	h := fnv.New64a()
-	io.WriteString(h, label)
-	return rand.New(rand.NewPCG(seed, h.Sum64()))
 }
 
 func drawFault(r *rand.Rand, kind string, nodes []string) step {
