@@ -134,6 +134,8 @@ func TestForeignMistakes(t *testing.T) {
 			[]string{"ended by itself: exit status 1", "| stderr: KeyError: 'ehco'"}},
 		trial{"cannot start", py("import sys", "import sys, no_such_module"), echo, 255,
 			[]string{"the process ended (exit status 1) before it answered init", "No module named 'no_such_module'"}},
+		trial{"no topology", altered(t, "python/broadcast.py", `return {"type": "topology_ok"}`, `print("what is that?", file=sys.stderr)`), broadcast, 255,
+			[]string{`did not answer "topology" within 5s`, "stderr: what is that?"}},
 		trial{"to nobody", py(`    send(message["src"], reply)`, `    send(message["src"], reply); send("n9", reply)`), echo, 1,
 			[]string{`sent a message to "n9", which does not exist`}},
 		trial{"text for an array", altered(t, "python/broadcast.py", `"messages": values}`, `"messages": str(values)}`), broadcast, 1,

@@ -105,6 +105,9 @@ func (o *options) once(ctx context.Context, w world, program string, args []stri
 	console.clear()
 	run.Workload, run.Settings = o.workload, o.settings(history.Setting{Name: "program", Value: strings.Join(append([]string{filepath.Base(program)}, args...), " ")})
 	if err != nil {
+		for _, line := range evidence(run.Findings) {
+			console.line(line)
+		}
 		return 0, errors.Join(err, report.WriteHistory(dir, run))
 	}
 	return o.conclude(console, dir, run)

@@ -6,9 +6,11 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -199,7 +201,7 @@ func (c *cluster) conduct(ctx context.Context, p *interpreter.Interpreter) error
 			}
 		}
 		if p.Done() {
-			return p.Err()
+			return c.explain(p.Err())
 		}
 		if now := c.now(); c.Progress != nil && now >= reportAt {
 			c.mu.Lock()
@@ -232,6 +234,21 @@ func (c *cluster) conduct(ctx context.Context, p *interpreter.Interpreter) error
 			return ctx.Err()
 		}
 	}
+}
+
+// explain adds to the error what the node printed that did not take what it was sent.
+func (c *cluster) explain(err error) error {
+	setup, ok := errors.AsType[*interpreter.SetupError](err)
+	if !ok {
+		return err
+	}
+	c.mu.Lock()
+	p := c.nodes[setup.Node].proc
+	c.mu.Unlock()
+	if p == nil {
+		return err // it has ended, and that is a finding
+	}
+	return fmt.Errorf("%w\n%s", err, strings.Join(p.tails(), "\n"))
 }
 
 // act carries out one action; a fault says on done when it is there.

@@ -118,7 +118,12 @@ func (p *Interpreter) Start(now time.Duration) {
 // Done says that the run is over.
 func (p *Interpreter) Done() bool { return p.phase == done }
 
-// Err is why the run could not begin: a node did not take what Setup sent.
+// A SetupError is a node that did not take what Setup sent.
+type SetupError struct{ Node, What string }
+
+func (e *SetupError) Error() string { return e.Node + " " + e.What }
+
+// Err is why the run could not begin: a *SetupError.
 func (p *Interpreter) Err() error { return p.err }
 
 // Step returns what is to be done now.
@@ -317,7 +322,7 @@ func (p *Interpreter) badReply(now time.Duration, w *worker, text string, body j
 func (p *Interpreter) setupReply(w *worker, head network.Head, body json.RawMessage) {
 	p.closeClient(w)
 	if want := setupType(p.Workload.Setup(w.node)) + "_ok"; head.Type != want {
-		p.err = fmt.Errorf("%s answered %.200s, not %s", w.node, body, want)
+		p.err = &SetupError{w.node, fmt.Sprintf("answered %.200s, not %s", body, want)}
 		p.finish()
 	}
 }
@@ -361,7 +366,7 @@ func (p *Interpreter) refusal(now time.Duration, w *worker, op history.Op, membe
 func (p *Interpreter) timeout(now time.Duration, w *worker) {
 	w.busy = false
 	if w.number < 0 {
-		p.err = fmt.Errorf("%s did not answer %q within %v", w.node, setupType(p.Workload.Setup(w.node)), p.Timeout)
+		p.err = &SetupError{w.node, fmt.Sprintf("did not answer %q within %v", setupType(p.Workload.Setup(w.node)), p.Timeout)}
 		p.finish()
 		return
 	}
