@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -43,7 +45,7 @@ func (m Map) With(key string, value any) Map { return append(m, Pair{Keyword(key
 // Append appends the value in EDN, on one line. It panics on a type that the package does not know.
 func Append(b []byte, value any) []byte { return appendEDN(b, value, -1) }
 
-// AppendIndented appends the value in EDN: maps that do not fit on a line have one pair a line.
+// AppendIndented appends the value in EDN: maps that do not fit on a line have one pair a line, sequences of maps one map.
 func AppendIndented(b []byte, value any) []byte { return appendEDN(b, value, 0) }
 
 const lineMax = 100 // characters of a map on one line
@@ -102,12 +104,7 @@ func appendMap(b []byte, m Map, indent int) []byte {
 	if indent < 0 || len(line)+indent < lineMax {
 		return append(b, line...)
 	}
-	pad := make([]byte, 0, indent+3)
-	pad = append(pad, ",\n "...)
-	for range indent {
-		pad = append(pad, ' ')
-	}
-	return appendPairs(b, m, indent+1, string(pad))
+	return appendPairs(b, m, indent+1, ",\n"+strings.Repeat(" ", indent+1))
 }
 
 func appendPairs(b []byte, m Map, indent int, separator string) []byte {
@@ -127,18 +124,25 @@ func appendPairs(b []byte, m Map, indent int, separator string) []byte {
 	return append(b, '}')
 }
 
+// appendAll puts maps that do not fit on a line below each other; anything else stays on one.
 func appendAll(b []byte, open string, all []any, end byte, indent int) []byte {
-	b = append(b, open...)
-	if indent >= 0 {
-		indent += len(open)
+	line := append(appendItems(append([]byte(nil), open...), all, -1, " "), end)
+	maps := slices.ContainsFunc(all, func(v any) bool { _, is := v.(Map); return is })
+	if indent < 0 || !maps || len(line)+indent < lineMax {
+		return append(b, line...)
 	}
+	indent += len(open)
+	return append(appendItems(append(b, open...), all, indent, "\n"+strings.Repeat(" ", indent)), end)
+}
+
+func appendItems(b []byte, all []any, indent int, separator string) []byte {
 	for i, v := range all {
 		if i > 0 {
-			b = append(b, ' ')
+			b = append(b, separator...)
 		}
 		b = appendEDN(b, v, indent)
 	}
-	return append(b, end)
+	return b
 }
 
 // appendString writes what both EDN and Clojure's reader take.

@@ -55,6 +55,13 @@ func TestIndented(t *testing.T) {
 	if diff := cmp.Diff(want, string(AppendIndented(nil, m))); diff != "" {
 		t.Errorf("AppendIndented mismatch (-want +got):\n%s", diff)
 	}
+	one := Map{}.With("element", long[:12]).With("more", long[:12])
+	text := strings.TrimSpace(strings.Repeat("1000 ", 12))
+	line := "{:element [" + text + "],\n   :more [" + text + "]}"
+	want = "{:all [" + strings.ReplaceAll(line, "\n   ", "\n        ") + "\n       " + strings.ReplaceAll(line, "\n   ", "\n        ") + "]}"
+	if diff := cmp.Diff(want, string(AppendIndented(nil, Map{}.With("all", Vector{one, one})))); diff != "" {
+		t.Errorf("AppendIndented of maps in a vector mismatch (-want +got):\n%s", diff)
+	}
 	if m.Get("short") == nil || m.Get("none") != nil {
 		t.Error("Get is wrong")
 	}
@@ -69,13 +76,17 @@ func TestUnknownType(t *testing.T) {
 	Append(nil, make(chan int))
 }
 
-// What is valid JSON is written without a panic, and with as many brackets.
+// What is valid JSON is written without a panic, on one line, and with as many strings.
 func FuzzRaw(f *testing.F) {
 	f.Add(`{"a":[1,{"b":"\"\\"}],"n":null}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		if !json.Valid([]byte(text)) {
 			return
 		}
-		Append(nil, Raw(text))
+		got := string(Append(nil, Raw(text)))
+		plain := strings.NewReplacer(`\\`, "", `\"`, "")
+		if strings.Count(plain.Replace(got), `"`) != strings.Count(plain.Replace(text), `"`) || strings.ContainsAny(got, "\n\t") {
+			t.Errorf("%s is written as %s", text, got)
+		}
 	})
 }
