@@ -29,6 +29,7 @@ type Mutant struct {
 	//	exited          the process ends by itself
 	Rule string
 	Spec Spec
+	Twin Spec // right where this is wrong, and otherwise the same
 }
 
 // Mutants returns all, those of a workload together.
@@ -43,7 +44,7 @@ func Mutants() []Mutant {
 
 func echoMutants() []Mutant {
 	mutant := func(name, wrong, rule string, change func(count int, reply body) bool) Mutant {
-		return Mutant{name, "echo", wrong, "", rule, onReply(echoSpec(), "echo_ok", change)}
+		return Mutant{name, "echo", wrong, "", rule, onReply(echoSpec(), "echo_ok", change), echoSpec()}
 	}
 	return []Mutant{
 		mutant("echo-other", "answers another text", "wrong-echo", func(_ int, reply body) bool {
@@ -71,7 +72,7 @@ func uniqueMutants() []Mutant {
 	mutant := func(name, wrong, nemesis string, answer func(Start) func(time.Duration, request) body) Mutant {
 		spec := uniqueSpec()
 		spec.New = newResponder(answer)
-		return Mutant{name, "unique-ids", wrong, nemesis, "duplicate", spec}
+		return Mutant{name, "unique-ids", wrong, nemesis, "duplicate", spec, uniqueSpec()}
 	}
 	return []Mutant{
 		mutant("ids-clock", "takes the time for an id, in milliseconds", "", func(Start) func(time.Duration, request) body {
@@ -88,7 +89,10 @@ func uniqueMutants() []Mutant {
 
 func broadcastMutants() []Mutant {
 	mutant := func(name, wrong, nemesis, rule string, spec Spec) Mutant {
-		return Mutant{name, "broadcast", wrong, nemesis, rule, spec}
+		return Mutant{name, "broadcast", wrong, nemesis, rule, spec, broadcastSpec()}
+	}
+	naive := func(name, wrong, nemesis string, tries int, deaf bool) Mutant {
+		return Mutant{name, "broadcast", wrong, nemesis, "missing-final", naiveSpec(tries, deaf), naiveSpec(triesEnough, false)}
 	}
 	return []Mutant{
 		mutant("broadcast-hasty", "acknowledges a second before it stores", "kill", "lost",
@@ -110,10 +114,11 @@ func broadcastMutants() []Mutant {
 			onRead(func(messages []json.RawMessage) []json.RawMessage {
 				return append(messages, json.RawMessage("-1000"))
 			})),
-		mutant("broadcast-island", "tells the others nothing", "", "missing-final", naiveSpec(0)),
-		mutant("broadcast-once", "tells its neighbours of a value once, and never again", "partition", "missing-final", naiveSpec(1)),
-		mutant("broadcast-four-tries", "tells its neighbours, tries three times more, and gives up", "partition", "missing-final",
-			naiveSpec(4)),
+		naive("broadcast-island", "tells the others nothing", "", 0, false),
+		naive("broadcast-once", "tells its neighbours of a value once, and never again", "partition", 1, false),
+		naive("broadcast-four-tries", "tells its neighbours, tries three times more, and gives up", "partition", 4, false),
+		naive("broadcast-deaf-at-first", "confirms and forgets the first value that a node tells after a second of silence", "partition",
+			triesEnough, true),
 		mutant("broadcast-no-repair", "never compares what it has with the others", "partition", "missing-final",
 			withProfile(func(p *gossip.Profile) { p.Tick = time.Hour })),
 		mutant("broadcast-only-when-busy", "repairs only while values are coming in", "partition", "missing-final",
@@ -137,7 +142,7 @@ func outlaws() []Mutant {
 				}
 			}}
 		})
-		return Mutant{name, "broadcast", wrong, "", rule, spec}
+		return Mutant{name, "broadcast", wrong, "", rule, spec, broadcastSpec()}
 	}
 	return []Mutant{
 		mutant("broadcast-babbler", "prints a line that is not JSON", "bad-line", func(_ Start, out *Output) {

@@ -178,6 +178,9 @@ type naive struct {
 	messages  []json.RawMessage
 	open      []telling
 	send      []Message
+	// deaf: the first value that another node tells after a silence is confirmed and forgotten.
+	deaf  bool
+	heard map[string]time.Duration // node → when it told something last
 }
 
 // telling is a value that a neighbour has not confirmed.
@@ -188,14 +191,19 @@ type telling struct {
 	next  time.Duration
 }
 
-const naivePause = time.Second // between two tries
+const (
+	naivePause   = time.Second // between two tries
+	naiveSilence = time.Second // after which one is deaf at first
+	triesEnough  = 1000        // for any run
+)
 
-func naiveSpec(tries int) Spec {
+func naiveSpec(tries int, deaf bool) Spec {
 	return Spec{
 		Requests: []string{"topology", "broadcast", "read", "tell", "told"},
 		New: func(s Start) (Program, error) {
 			others := slices.DeleteFunc(slices.Clone(s.Nodes), func(name string) bool { return name == s.ID })
-			return &naive{id: s.ID, neighbors: others, tries: tries, known: map[string]bool{}, messages: []json.RawMessage{}}, nil
+			return &naive{id: s.ID, neighbors: others, tries: tries, known: map[string]bool{}, messages: []json.RawMessage{}, deaf: deaf,
+				heard: map[string]time.Duration{}}, nil
 		},
 	}
 }
@@ -220,7 +228,11 @@ func (p *naive) answer(now time.Duration, src string, r request) body {
 	case "read":
 		return body{"type": "read_ok", "messages": slices.Clip(p.messages)}
 	case "tell":
-		p.take(now, src, r.Message)
+		last, before := p.heard[src]
+		p.heard[src] = now
+		if awake := !before || now-last < naiveSilence; awake || !p.deaf {
+			p.take(now, src, r.Message)
+		}
 		p.send = append(p.send, Message{src, body{"type": "told", "message": r.Message}})
 		return nil
 	case "told":

@@ -84,8 +84,8 @@ var words = map[string][]string{
 	"exited":        {"ended by itself"},
 }
 
-// Each mutant is found, by the rule that is there for it. What the program does that it was made from is right under the
-// same faults: see TestSeeds.
+// Each mutant is found, by the rule that is there for it; and its twin, which differs in nothing else, is right in the same
+// runs.
 func TestMutantsAreCaught(t *testing.T) {
 	rules := map[string]bool{}
 	for _, m := range node.Mutants() {
@@ -100,6 +100,9 @@ func TestMutantsAreCaught(t *testing.T) {
 				caught := slices.ContainsFunc(results.Reasons, func(reason string) bool {
 					return slices.ContainsFunc(words[m.Rule], func(w string) bool { return strings.Contains(reason, w) })
 				})
+				if _, twin := judge(t, config(t, m.Workload, m.Twin, seed, kinds...), m.Workload); twin.Ours == check.False {
+					t.Fatalf("seed %d: its twin is wrong: %q", seed, twin.Reasons)
+				}
 				if results.Ours == check.False && caught {
 					return
 				}
