@@ -214,7 +214,7 @@ func TestServices(t *testing.T) {
 	if text, err := os.ReadFile(filepath.Join(store, "chat", "latest", "index.html")); err != nil || !bytes.Contains(text, []byte("<title>chat: Passed</title>")) {
 		t.Errorf("its report: %v, %.200s", err, text)
 	}
-	h.want(t, exitUnknown, []string{"VACUOUS: no kill hit anything"},
+	h.want(t, exitUnknown, []string{"VACUOUS: "}, // no kill, or not even a message
 		"services", "--bin", chat, "--time-limit", "0.05", "--nemesis", "kill", "--nemesis-interval", "100")
 }
 
