@@ -122,7 +122,7 @@ func (s *simulation) report(w world) (int, error) {
 	defer console.close()
 	run, hash, err := s.run(s.seed)
 	if err != nil {
-		return 0, errors.Join(err, report.WriteHistory(dir, run))
+		return 0, err // it says which node does not start; nothing has happened yet
 	}
 	console.line(fmt.Sprintf("%s: %s, simulated, %s; seed %d, trace %016x", s.workload, nodesInWords(len(s.nodes)), faultsInWords(s.nemesis), s.seed, hash))
 	return s.conclude(console, dir, run)

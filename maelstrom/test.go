@@ -103,6 +103,9 @@ func (o *options) once(ctx context.Context, w world, program string, args []stri
 	}
 	run, err := cluster.Run(ctx, config)
 	console.clear()
+	if run == nil {
+		return 0, err
+	}
 	run.Workload, run.Settings = o.workload, o.settings(history.Setting{Name: "program", Value: strings.Join(append([]string{filepath.Base(program)}, args...), " ")})
 	if err != nil {
 		for _, line := range evidence(run.Findings) {
