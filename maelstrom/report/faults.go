@@ -28,6 +28,9 @@ func describe(f history.Fault, nodes []string) string {
 	}
 	var hit []string
 	if json.Unmarshal(parts[1], &hit) == nil {
+		if len(hit) == 0 {
+			return "nobody" // all were down
+		}
 		return cut(join(hit), faultCharactersMax)
 	}
 	var blocked map[string][]string // receiver → senders that it does not hear

@@ -200,6 +200,7 @@ func TestDescribe(t *testing.T) {
 		`["isolated",{"n1":["n2","n3","n10"]}]`:                                                 "n1 does not hear n2, n3, n10",
 		`["isolated",{}]`:                                                                       "no link cut",
 		`["killed",["n1","n3"]]`:                                                                "n1, n3",
+		`["paused",[]]`:                                                                         "nobody",
 		`["started","loss"]`:                                                                    "all nodes",
 		`["odd","<b>"]`:                                                                         `["odd","<b>"]`,
 		`{"a":1}`:                                                                               `{"a":1}`,

@@ -44,9 +44,9 @@ func (n *nemesis) do(ctx context.Context, s step) {
 		switch s.f {
 		case f[0]:
 			n.faults[kind]++
-			n.log("%s: %s", s.f, report.Describe(kind, toJSON(done), n.cluster.names))
+			n.log("%6.1f s %s: %s", n.record.now().Seconds(), s.f, report.Describe(kind, toJSON(done), n.cluster.names))
 		case f[1]:
-			n.log("%s", s.f)
+			n.log("%6.1f s %s", n.record.now().Seconds(), s.f)
 		}
 	}
 }
