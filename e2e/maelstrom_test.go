@@ -36,10 +36,10 @@ type trial struct {
 	says []string // words of its output
 }
 
-// try carries out all trials at once, as they wait most of the time, and looks at what they say. It returns the store.
-func try(t *testing.T, harness string, trials ...trial) (store string) {
+// try carries out all trials at once, as they wait most of the time, and looks at what they say. It returns the folders
+// of their reports below the store, "" where there is none.
+func try(t *testing.T, harness, store string, trials ...trial) (reports []string) {
 	t.Helper()
-	store = t.TempDir()
 	outputs := make([]string, len(trials))
 	codes := make([]int, len(trials))
 	var running sync.WaitGroup
@@ -69,8 +69,11 @@ func try(t *testing.T, harness string, trials ...trial) (store string) {
 				}
 			}
 		})
+		_, report, _ := strings.Cut(outputs[i], "Report: "+store+"/")
+		report, _, _ = strings.Cut(report, "index.html\n")
+		reports = append(reports, report)
 	}
-	return store
+	return reports
 }
 
 // Nodes as a learner writes them, in two languages, are right, partitions or not.
@@ -88,7 +91,7 @@ func TestForeignNodes(t *testing.T) {
 			trial{bin("broadcast"), bin("broadcast"), []string{"-w", "broadcast", "--node-count", "5", "--time-limit", "4", "--rate", "20",
 				"--nemesis", "partition", "--nemesis-interval", "2"}, 0, []string{"VALID", "start-partition"}})
 	}
-	try(t, harness, trials...)
+	try(t, harness, t.TempDir(), trials...)
 }
 
 // altered is a copy of an example with one thing changed.
@@ -117,12 +120,16 @@ func TestForeignMistakes(t *testing.T) {
 	broadcast := []string{"-w", "broadcast", "--node-count", "3", "--time-limit", "3", "--rate", "40", "--recovery", "3"}
 	cut := append(broadcast[:len(broadcast):len(broadcast)], "--nemesis", "partition", "--nemesis-interval", "10", "--nemesis-seed", "1", "--topology", "total")
 	py := func(old, new string) string { return altered(t, "python/echo.py", old, new) }
-	try(t, harness,
+	try(t, harness, t.TempDir(),
 		trial{"prints on stdout", py(`    request = message["body"]`, `    request = message["body"]; print("got", request["type"], flush=True)`), echo, 1,
 			[]string{"n0 printed a line on stdout that is no message: byte 1: no JSON", "belongs on stderr", "| got echo"}},
 		trial{"JavaScript prints on stdout", altered(t, "javascript/echo.js", "  } else {", "  } else {\n    console.log(`answering ${src}`);"), echo, 1,
 			[]string{"printed a line on stdout that is no message", "| answering c"}},
 		trial{"does not flush", py("}), flush=True)", "}))"), echo, 255, []string{"no answer to init within 10s; does the node flush its stdout?"}},
+		trial{"forgets to answer", py(`    send(message["src"], reply)`, `    if not reply.get("echo", "").endswith(tuple("13579")): send(message["src"], reply)`), echo, 1,
+			[]string{`did not answer echo "Please echo `, "it timed out at"}},
+		trial{"answers another request", py(`{"in_reply_to": request["msg_id"]}`, `{"in_reply_to": request["msg_id"] + (request["type"] == "echo")}`), echo, 1,
+			[]string{"not one of 2 echo operations was ok", `n0 did not answer echo "Please echo `}},
 		trial{"wrong type", py(`"echo_ok"`, `"echo"`), echo, 1, []string{`the reply to echo has type "echo", it should be "echo_ok"`}},
 		trial{"extra member", py(`reply["type"] = "echo_ok"`, `reply["type"] = "echo_ok"; reply["debug"] = 1`), echo, 1,
 			[]string{`echo_ok has a member "debug" that the protocol does not know`}},
@@ -172,48 +179,75 @@ func serveReports(t *testing.T, harness, store string) string {
 
 const loadedJS = `[...document.images].every((i) => i.complete && i.naturalWidth > 0) && document.images.length`
 
-// The reports of a run that passed and of one that failed, in a browser: the verdict, the reasons, the pictures. What a node
-// printed is shown as text, whatever it is.
+// inAllLooks saves the page light, dark and on the screen of a telephone, where nothing may stand out on the right.
+func (p *tab) inAllLooks(page string) {
+	p.t.Helper()
+	p.save(page + "-light")
+	p.prefer("dark")
+	p.save(page + "-dark")
+	p.do(chromedp.EmulateViewport(400, 900))
+	if wide := eval[int](p, "document.documentElement.scrollWidth"); wide > 400 {
+		p.t.Errorf("%s: on a screen of 400 pixels the page is %d wide", page, wide)
+	}
+	p.save(page + "-narrow")
+	p.do(chromedp.EmulateViewport(1280, 800))
+	p.prefer("light")
+}
+
+// The reports of a run that passed and of two that failed, in a browser: the verdict, the reasons, the pictures. What a
+// node printed is shown as text, whatever it is.
 func TestReports(t *testing.T) {
 	interpreter(t, "python3", "python3")
 	browser := newBrowser(t)
 	harness := build(t, "./maelstrom")
 	markup := altered(t, "python/broadcast.py", `    kind = body["type"]`,
 		"    kind = body[\"type\"]\n    if kind == \"read\":\n        print('<script>document.title = \"taken\"</script>', flush=True)")
-	args := []string{"-w", "broadcast", "--node-count", "3", "--time-limit", "2", "--rate", "30", "--recovery", "3"}
-	good := try(t, harness, trial{"passes", filepath.Join(examples, "python/broadcast.py"), append(args[:len(args):len(args)], "--nemesis", "partition"), 0, nil})
-	bad := try(t, harness, trial{"fails", markup, args, 1, nil})
-
-	passed := newTab(t, browser, "passed", serveReports(t, harness, good)+"/latest/")
-	passed.until("the verdict", `document.querySelector('.banner.pass .verdict')?.textContent === 'Passed'`)
-	passed.until("both plots", loadedJS+" === 2")
-	passed.until("the diagram", `document.querySelector('object').contentDocument.querySelectorAll('g path').length > 20`)
-	passed.until("the shaded partition", `document.querySelector('object').contentDocument.querySelectorAll('.fault').length > 0`)
-	if text := eval[string](passed, "document.body.innerText"); !strings.Contains(text, "partition") || !strings.Contains(text, "stable latency") {
-		t.Errorf("the page says nothing of the partition or the latencies:\n%s", text)
+	args := func(more ...string) []string {
+		return append([]string{"-w", "broadcast", "--node-count", "3", "--time-limit", "2", "--rate", "40", "--recovery", "3"}, more...)
 	}
-	passed.save("light")
-	passed.prefer("dark")
-	passed.save("dark")
-	passed.do(chromedp.EmulateViewport(400, 900))
-	if wide := eval[int](passed, "document.documentElement.scrollWidth"); wide > 400 {
-		t.Errorf("on a screen of 400 pixels the page is %d wide", wide)
-	}
-	passed.save("narrow")
-	eval[bool](passed, `document.querySelector('a[href="timeline.html"]').click(), true`)
-	passed.until("the timeline", `location.pathname.endsWith('/timeline.html') && document.body.innerText.includes('nemesis')`)
+	store := t.TempDir()
+	reports := try(t, harness, store,
+		trial{"passes", filepath.Join(examples, "python/broadcast.py"), args("--nemesis", "partition", "--nemesis-interval", "3", "--topology", "total"), 0, nil},
+		trial{"forgets", harness, args("--", "node", "mutant", "broadcast-forgetful"), 1, []string{"lacks 7 "}},
+		trial{"prints markup", markup, args(), 1, nil})
+	base := serveReports(t, harness, store) + "/"
+	at := func(name string, i int) *tab { return newTab(t, browser, name, base+reports[i]) }
 
-	base := serveReports(t, harness, bad)
-	failed := newTab(t, browser, "failed", base+"/latest/")
-	failed.until("the verdict", `document.querySelector('.banner.fail .verdict')?.textContent === 'Failed'`)
-	failed.until("the reason", `document.querySelector('.banner li').textContent.includes('printed a line on stdout that is no message')`)
-	failed.until("the line as text", `document.querySelector('.finding pre').textContent.includes('<script>document.title')`)
-	failed.until("its pictures", loadedJS+" === 2")
-	if title := eval[string](failed, "document.title"); title != "broadcast: Failed" {
+	list := newTab(t, browser, "list", base)
+	list.until("all runs", `document.querySelectorAll('td.verdict').length === 3`)
+	list.until("their verdicts", `document.querySelectorAll('td.verdict.pass').length === 1 && document.querySelectorAll('td.verdict.fail').length === 2`)
+	list.inAllLooks("list")
+	eval[bool](list, `document.querySelector('td.verdict.pass').closest('tr').querySelector('a').click(), true`)
+	list.until("the report behind a run", `document.querySelector('.banner.pass')`)
+
+	lookAtPassed(t, at("passed", 0))
+
+	forgot := at("forgot", 1)
+	forgot.until("the verdict", `document.querySelector('.banner.fail .verdict')?.textContent === 'Failed'`)
+	forgot.until("the reason", `document.querySelector('.banner li').textContent.includes('lacks 7 (acknowledged by')`)
+	forgot.until("its pictures", loadedJS+" === 2")
+	forgot.inAllLooks("report")
+
+	printed := at("printed", 2)
+	printed.until("the reason", `document.querySelector('.banner li').textContent.includes('printed a line on stdout that is no message')`)
+	printed.until("the line as text", `document.querySelector('.finding pre').textContent.includes('<script>document.title')`)
+	if title := eval[string](printed, "document.title"); title != "broadcast: Failed" {
 		t.Errorf("the title is %q", title)
 	}
-	failed.save("light")
-	failed.do(chromedp.Navigate(base + "/"))
-	failed.until("the list of runs", `[...document.querySelectorAll('td.verdict.fail')].length === 1`)
-	failed.save("list")
+	printed.inAllLooks("report")
+}
+
+// lookAtPassed looks at the report of a run with a partition that passed.
+func lookAtPassed(t *testing.T, page *tab) {
+	page.until("the verdict", `document.querySelector('.banner.pass .verdict')?.textContent === 'Passed'`)
+	page.until("both plots", loadedJS+" === 2")
+	page.until("the diagram", `document.querySelector('object').contentDocument.querySelectorAll('g path').length > 20`)
+	page.until("the shaded partition", `document.querySelector('object').contentDocument.querySelectorAll('.fault').length > 0`)
+	if text := eval[string](page, "document.body.innerText"); !strings.Contains(text, "partition") || !strings.Contains(text, "stable latency") {
+		t.Errorf("the page says nothing of the partition or the latencies:\n%s", text)
+	}
+	page.inAllLooks("report")
+	eval[bool](page, `document.querySelector('a[href="timeline.html"]').click(), true`)
+	page.until("the timeline", `location.pathname.endsWith('/timeline.html') && document.body.innerText.includes('nemesis')`)
+	page.save("timeline")
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """A node that spreads values to all others, through partitions.
 
-A value that is new goes to the neighbours at once. A neighbour confirms what it has; what it has not confirmed is sent to
-it again every half second. So a lost message costs time and nothing else. Values are kept in memory alone: a node that
-is killed forgets those that it had not passed on.
+A value that is new goes to the neighbours at once. A neighbour confirms what it has; what it has not confirmed is sent
+to it again every half second. So a lost message costs time and nothing else. Kills are another matter: values and
+neighbours are in memory alone, the topology is told only once, and nobody sends again what the dead node had confirmed.
 """
 import json
 import sys
