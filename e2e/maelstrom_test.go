@@ -129,7 +129,7 @@ func TestForeignMistakes(t *testing.T) {
 		trial{"forgets to answer", py(`    send(message["src"], reply)`, `    if not reply.get("echo", "").endswith(tuple("13579")): send(message["src"], reply)`), echo, 1,
 			[]string{`did not answer echo "Please echo `, "it timed out at"}},
 		trial{"answers another request", py(`{"in_reply_to": request["msg_id"]}`, `{"in_reply_to": request["msg_id"] + (request["type"] == "echo")}`), echo, 1,
-			[]string{"not one of 2 echo operations was ok", `n0 did not answer echo "Please echo `}},
+			[]string{`an answer to a request that was never made: "in_reply_to" is 2`, `n0 did not answer echo "Please echo `}},
 		trial{"wrong type", py(`"echo_ok"`, `"echo"`), echo, 1, []string{`the reply to echo has type "echo", it should be "echo_ok"`}},
 		trial{"extra member", py(`reply["type"] = "echo_ok"`, `reply["type"] = "echo_ok"; reply["debug"] = 1`), echo, 1,
 			[]string{`echo_ok has a member "debug" that the protocol does not know`}},

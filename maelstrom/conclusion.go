@@ -120,7 +120,7 @@ func quantiles(latencies edn.Map) string {
 
 func verdictInWords(r check.Results) string {
 	switch {
-	case r.Vacuous != "":
+	case r.Valid == check.Unknown && r.Vacuous != "":
 		return "VACUOUS: " + r.Vacuous
 	case r.Valid == check.True:
 		return "VALID"

@@ -97,7 +97,7 @@ func TestRuns(t *testing.T) {
 				"--time-limit", "2", "--recovery", "5"}},
 		{"with --bin", exitValid, []string{"VALID"}, []string{"-w", "broadcast", "--bin", h.path, "--", "node", "broadcast", "--profile", "balanced"}},
 		{"two runs", exitValid, []string{"run 1 of 2", "run 2 of 2"}, []string{"-w", "echo", "--test-count", "2"}},
-		{"log", exitValid, []string{`send {"id":0,"src":"c0","dest":"n0","body":{"msg_id":1,"node_id":"n0"`, `recv {"id":`},
+		{"log", exitValid, []string{`send {"id":0,"src":"c0","dest":"n0","body":{"msg_id":1,"node_id":"n0"`, `send {"id":1,"src":"n0","dest":"c0"`, `recv {"id":`},
 			[]string{"-w", "echo", "--node-count", "1", "--log-net-send", "--log-net-recv"}},
 		{"nothing done", exitUnknown, []string{"VACUOUS: there was no operation at all"}, []string{"-w", "echo", "--rate", "0"}},
 		{"nothing cut", exitUnknown, []string{"VACUOUS: faults were wanted"}, []string{"-w", "unique-ids", "--node-count", "1", "--nemesis", "partition"}},
@@ -113,6 +113,8 @@ func TestRuns(t *testing.T) {
 		{"babbler", exitInvalid, []string{"printed a line on stdout that is no message: byte ", "\n    | "}, append([]string{"-w", "broadcast"}, mutant("broadcast-babbler")...)},
 		{"quitter", exitInvalid, []string{"ended by itself: exit status"}, append([]string{"-w", "broadcast"}, mutant("broadcast-quitter")...)},
 		{"quitter, compat", exitFailed, []string{"ended by itself: exit status"}, append([]string{"-w", "broadcast", "--compat"}, mutant("broadcast-quitter")...)},
+		{"never ok", exitInvalid, []string{"\n  INVALID"}, // though it tested nothing
+			[]string{"-w", "unique-ids", "--rate", "2", "--bin", h.path, "--", "node", "mutant", "echo-other"}},
 		{"no node", exitFailed, []string{"does not start", "the process ended"}, []string{"-w", "echo", "--bin", h.path, "--", "nonsense"}},
 	}
 	outcomes := make([]outcome, len(cases))

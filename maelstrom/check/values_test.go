@@ -3,6 +3,7 @@ package check
 import (
 	"encoding/json"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -93,6 +94,14 @@ func TestCompare(t *testing.T) {
 		y, _ := decode([]byte(c[1]))
 		if order, ok := compare(x, y); ok {
 			t.Errorf("compare(%s, %s) = %d, want none", c[0], c[1], order)
+		}
+	}
+}
+
+func TestSeconds(t *testing.T) {
+	for d, want := range map[time.Duration]string{3845 * time.Millisecond: "3.845 s", 20*time.Second + 400*time.Microsecond: "20 s", -3 * time.Millisecond: "-0.003 s"} {
+		if got := seconds(d); got != want {
+			t.Errorf("seconds(%d) = %q, want %q", d, got, want)
 		}
 	}
 }

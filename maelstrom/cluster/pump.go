@@ -89,7 +89,7 @@ func (c *cluster) feed(n *node, batch []byte) {
 // send hands a message to the network; one for a client is there at once.
 func (c *cluster) send(m network.Message) error {
 	c.mu.Lock()
-	err := c.Network.Send(c.now(), m)
+	m, err := c.Network.Send(c.now(), m)
 	if err != nil {
 		c.mu.Unlock()
 		return err

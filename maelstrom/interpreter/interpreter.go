@@ -284,8 +284,12 @@ func (p *Interpreter) Receive(now time.Duration, m network.Message) {
 		}
 		head, members, err := network.ParseBody(m.Body)
 		if !w.busy || head.InReplyTo == nil || *head.InReplyTo != w.msgID {
-			if err != nil || head.InReplyTo == nil {
+			switch {
+			case err != nil || head.InReplyTo == nil:
 				p.badReply(now, w, fmt.Sprintf("a message to a client that answers nothing: it has no valid \"in_reply_to\": %.200s", m.Body), m.Body)
+			case *head.InReplyTo < 1 || *head.InReplyTo > w.msgID:
+				p.badReply(now, w, fmt.Sprintf("an answer to a request that was never made: \"in_reply_to\" is %d, and must be the \"msg_id\" of the "+
+					"request, of which the client has sent 1 to %d", *head.InReplyTo, w.msgID), m.Body)
 			}
 			return
 		}

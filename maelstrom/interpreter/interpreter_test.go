@@ -290,19 +290,20 @@ func TestValues(t *testing.T) {
 	}
 }
 
-// A reply to an older request, or to none, completes nothing; the second kind is a finding.
+// A reply to an older request, to one that was never made, or to none, completes nothing; all but the first are findings.
 func TestStrayReplies(t *testing.T) {
 	p := New(Config{Workload: config(t, "echo").Workload, Nodes: []string{"n0"}, Concurrency: 1, Rate: 1, TimeLimit: time.Second,
 		Timeout: time.Second, Rand: rand.New(rand.NewPCG(1, 1)), Faults: rand.New(rand.NewPCG(1, 1))})
 	p.Start(0)
 	p.Step(0)
-	for _, body := range []string{`{"type":"echo_ok","echo":1,"in_reply_to":7}`, `{"type":"echo_ok","echo":1}`, `{"type":"echo_ok","echo":1,"in_reply_to":"1"}`} {
+	p.workers[0].msgID = 5 // it has asked before
+	for _, body := range []string{`{"type":"echo_ok","echo":1,"in_reply_to":4}`, `{"type":"echo_ok","echo":1,"in_reply_to":7}`, `{"type":"echo_ok","echo":1}`, `{"type":"echo_ok","echo":1,"in_reply_to":"1"}`} {
 		p.Receive(1, network.Message{Src: "n0", Dest: "c0", Body: json.RawMessage(body)})
 	}
 	p.Receive(1, network.Message{Src: "n0", Dest: "c7", Body: json.RawMessage(`{}`)})
 	ops, findings, _ := p.History()
-	if len(ops) != 1 || len(findings) != 2 {
-		t.Errorf("%d ops, findings %+v; want the invocation, and two findings", len(ops), findings)
+	if len(ops) != 1 || len(findings) != 3 || !strings.Contains(findings[0].Text, `"in_reply_to" is 7, and must be the "msg_id" of the request`) {
+		t.Errorf("%d ops, findings %+v; want the invocation, and three findings, that of number 7 first", len(ops), findings)
 	}
 }
 

@@ -83,14 +83,14 @@ type AddressError struct{ Name string }
 
 func (e *AddressError) Error() string { return fmt.Sprintf("there is no %q in the network", e.Name) }
 
-// Send numbers the message and puts it on its way; Take gives it to its receiver. It returns an *AddressError.
-func (n *Network) Send(now time.Duration, m Message) error {
+// Send numbers the message, returns it, and puts it on its way; Take gives it to its receiver. The error is an *AddressError.
+func (n *Network) Send(now time.Duration, m Message) (Message, error) {
 	to := n.ends[m.Dest]
 	if to == nil {
-		return &AddressError{m.Dest}
+		return m, &AddressError{m.Dest}
 	}
 	if n.ends[m.Src] == nil {
-		return &AddressError{m.Src}
+		return m, &AddressError{m.Src}
 	}
 	m.ID = n.next
 	n.next++
@@ -100,7 +100,7 @@ func (n *Network) Send(now time.Duration, m Message) error {
 	}
 	n.note(now, &m, false)
 	heap.Push(&to.queue, queued{m, due})
-	return nil
+	return m, nil
 }
 
 // Carry numbers a message that its driver takes to its receiver itself, past the queue, and returns it.

@@ -26,7 +26,7 @@ func newNetwork(mean time.Duration, spread Distribution) *Network {
 func send(t *testing.T, n *Network, now time.Duration, src, dest, text string) {
 	t.Helper()
 	body := json.RawMessage(`{"type":"` + text + `"}`)
-	if err := n.Send(now, Message{Src: src, Dest: dest, Body: body}); err != nil {
+	if _, err := n.Send(now, Message{Src: src, Dest: dest, Body: body}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -117,7 +117,7 @@ func TestPartition(t *testing.T) {
 func TestAddresses(t *testing.T) {
 	n := newNetwork(0, Constant)
 	for _, m := range []Message{{Src: "n1", Dest: "n9"}, {Src: "n9", Dest: "n1"}} {
-		if err := n.Send(0, m); fmt.Sprint(err) != `there is no "n9" in the network` {
+		if _, err := n.Send(0, m); fmt.Sprint(err) != `there is no "n9" in the network` {
 			t.Errorf("Send(%v) = %v", m, err)
 		}
 	}
