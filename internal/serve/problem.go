@@ -22,6 +22,7 @@ type Error struct {
 	code       string
 	detail     string
 	retryable  bool
+	outcome    string        // what is known of the request's effect; "" where nobody asks
 	retryAfter time.Duration // 0: no Retry-After header
 	header     [2]string     // one header that the status needs, such as Allow; empty for none
 	cause      error         // for the log, never for the client
@@ -44,6 +45,13 @@ func Problem(status int, code, format string, args ...any) *Error {
 func (e *Error) Retryable() *Error {
 	c := *e
 	c.retryable = true
+	return &c
+}
+
+// Outcome returns e with what is known of the effect of the request that failed: "not_applied", "applied" or "unknown".
+func (e *Error) Outcome(outcome string) *Error {
+	c := *e
+	c.outcome = outcome
 	return &c
 }
 
@@ -99,6 +107,7 @@ type problemJSON struct {
 	Code      string `json:"code"`
 	TraceID   string `json:"trace_id,omitempty"`
 	Retryable bool   `json:"retryable"`
+	Outcome   string `json:"outcome,omitempty"`
 }
 
 // statusClientGone is nginx's number for a client that closed the connection before the answer. It is for logs and
@@ -120,7 +129,7 @@ func (e *Error) write(w http.ResponseWriter, traceID string) {
 	if title == "" {
 		title = e.code
 	}
-	body, err := json.Marshal(problemJSON{problemType(e.code), title, e.status, e.detail, e.code, traceID, e.retryable})
+	body, err := json.Marshal(problemJSON{problemType(e.code), title, e.status, e.detail, e.code, traceID, e.retryable, e.outcome})
 	if err != nil {
 		panic("serve: problem does not encode: " + err.Error())
 	}
