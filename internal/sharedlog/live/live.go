@@ -86,10 +86,12 @@ type Log[Q, R any] struct {
 	wake      chan struct{} // holds at most one
 	done      chan struct{} // closed when run has ended
 	tickets   sync.Pool
+	doubt     bool // owned by run: what stands at the next slot may be a batch of ours
 
 	mu      sync.Mutex
 	queue   []*ticket[Q, R] // guarded by mu
 	calls   []func()        // run between two operations; guarded by mu
+	poll    bool            // read to the end of the log next; guarded by mu
 	closing bool            // guarded by mu
 }
 
@@ -141,23 +143,35 @@ func Open[Q, R any](ctx context.Context, engine Engine, machine sharedlog.Machin
 	return l, nil
 }
 
-// replay applies the slots up to the end of the log.
+// replay applies the slots up to the end of the log. What fails in passing, at an engine that others share, is tried again
+// until ctx ends: its servers may be about to elect a leader.
 func (l *Log[Q, R]) replay(ctx context.Context) error {
-	for l.replica.Reading() {
+	for attempt := 0; l.replica.Reading(); {
 		op := l.replica.Next(0)
 		data, err := l.engine.Get(ctx, op.Slot)
-		if errors.Is(err, sharedlog.ErrAbsent) {
+		switch {
+		case errors.Is(err, sharedlog.ErrAbsent):
 			l.replica.Absent()
 			return nil
-		}
-		if err == nil {
-			err = l.replica.Got(data)
-		}
-		if err != nil {
+		case err == nil:
+			attempt = 0
+			if err := l.replica.Got(data); err != nil {
+				return err
+			}
+		case l.exclusive || lasting(err) || ctx.Err() != nil:
 			return err
+		default:
+			l.replica.Missed()
+			attempt++
+			l.options.Pause(ctx, attempt)
 		}
 	}
 	return nil
+}
+
+// lasting says whether an engine's error stays.
+func lasting(err error) bool {
+	return errors.Is(err, sharedlog.ErrTrimmed) || errors.Is(err, sharedlog.ErrDamaged) || errors.Is(err, sharedlog.ErrStopped)
 }
 
 // Propose hands a request to the machine and returns its answer once its commands are in the log. The error is a
@@ -191,6 +205,18 @@ func (l *Log[Q, R]) Fresh(ctx context.Context) error {
 	}
 	_, err = l.wait(ctx, t)
 	return err
+}
+
+// Poll makes the log read what others have written since, up to the present end, without a slot of its own. It returns at
+// once: the machine's Apply sees what is found. While the engine does not answer, any number of calls are one.
+func (l *Log[Q, R]) Poll() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closing {
+		return
+	}
+	l.poll = true
+	l.signal()
 }
 
 // Snapshot stores the machine's present state in the engine and returns its slot. Requests wait while the machine writes
@@ -321,10 +347,18 @@ func (l *Log[Q, R]) run() {
 }
 
 // collect moves waiting requests to the replica, as many as the next slot can take, runs the calls, and says whether the
-// log is closing.
+// log is closing. While the replica cannot propose yet, requests stay where they are: of one that is given up there it is
+// proven that it was not applied.
 func (l *Log[Q, R]) collect() (closing bool) {
 	l.mu.Lock()
-	n := min(len(l.queue), max(0, l.options.BatchRequestsMax-l.replica.Waiting()))
+	if l.poll {
+		l.replica.Catchup()
+		l.poll = false
+	}
+	n := 0
+	if l.closing || l.replica.Stopped() != nil || !l.doubt && !l.replica.Reading() {
+		n = min(len(l.queue), max(0, l.options.BatchRequestsMax-l.replica.Waiting()))
+	}
 	for _, t := range l.queue[:n] {
 		if !t.state.CompareAndSwap(waiting, taken) {
 			continue
@@ -367,6 +401,7 @@ func (l *Log[Q, R]) deliver() {
 func (l *Log[Q, R]) create(op sharedlog.Op) bool {
 	outcome, err := l.engine.Create(context.Background(), op.Slot, op.Data)
 	l.replica.Created(outcome, err)
+	l.doubt = l.doubt && outcome == sharedlog.NotApplied || outcome == sharedlog.Taken || outcome == sharedlog.Unknown
 	if errors.Is(err, sharedlog.ErrStopped) {
 		l.replica.Stop(err)
 		return true
@@ -383,14 +418,16 @@ func (l *Log[Q, R]) get(op sharedlog.Op) bool {
 	switch {
 	case err == nil:
 		l.replica.Got(data) // a damaged log stops the replica, which tells every caller why
+		l.doubt = false
 		return true
 	case errors.Is(err, sharedlog.ErrAbsent):
 		l.replica.Absent()
-		return false
+		return !l.doubt // the end of the log, unless a create was told that there is more
 	case errors.Is(err, sharedlog.ErrTrimmed):
 		l.replica.Missed()
 		err = l.install(context.Background())
 		if err == nil {
+			l.doubt = false // the fate of a batch of ours is hidden for good
 			return true
 		}
 		l.replica.Stop(err)

@@ -394,6 +394,36 @@ func TestGetFails(t *testing.T) {
 	})
 }
 
+// TestOpenWaits: an engine that others share may fail in passing while a log is opened; the opening goes on until its
+// context ends.
+func TestOpenWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newShared()
+		log := open(t, e, &list{}, live.Options{})
+		if _, err := log.Propose(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		electing, gets := errors.New("no leader"), 0
+		e.get = func(uint64) error {
+			if gets++; gets < 5 {
+				return electing
+			}
+			return nil
+		}
+		m := &list{}
+		open(t, e, m, live.Options{})
+		if diff := cmp.Diff([]string{"a"}, m.all()); diff != "" || gets < 5 {
+			t.Errorf("after %d gets the machine has (-want +got)\n%s", gets, diff)
+		}
+		e.get = func(uint64) error { return electing }
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := live.Open(ctx, e, &list{}, live.Options{}); !errors.Is(err, electing) || ctx.Err() == nil {
+			t.Errorf("Open without a leader for ever: %v, before its context ended: %v", err, ctx.Err() == nil)
+		}
+	})
+}
+
 // Several logs over one engine, many callers, lost answers, callers that give up: each log ends with the same list, what
 // was applied is in it, what was not applied is not.
 func TestManyLogs(t *testing.T) {
