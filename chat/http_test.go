@@ -18,7 +18,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestRooms(t *testing.T) {
+func TestRooms(t *testing.T) { rooms(t, start) }
+
+func rooms(t *testing.T, start starter) {
 	c := start(t, "n1")
 	ana, bo, chae := c.as("ana", "n1"), c.as("bo", "n1"), c.as("chae", "n1")
 
@@ -59,7 +61,9 @@ func TestRooms(t *testing.T) {
 	ana.do("GET", "/", nil).want(200, "")
 }
 
-func TestMessages(t *testing.T) {
+func TestMessages(t *testing.T) { messages(t, start) }
+
+func messages(t *testing.T, start starter) {
 	c := start(t, "n1")
 	ana, bo := c.as("ana", "n1"), c.as("bo", "n1")
 	id := ana.create("group", "bo")
@@ -124,7 +128,9 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-func TestBadInput(t *testing.T) {
+func TestBadInput(t *testing.T) { badInput(t, start) }
+
+func badInput(t *testing.T, start starter) {
 	c := start(t, "n1")
 	ana, bo := c.as("ana", "n1"), c.as("bo", "n1")
 	id := ana.create("direct", "bo")
@@ -181,7 +187,9 @@ func TestBadInput(t *testing.T) {
 	ana.post(id, "friends again")
 }
 
-func TestStreamResumes(t *testing.T) {
+func TestStreamResumes(t *testing.T) { streamResumes(t, start) }
+
+func streamResumes(t *testing.T, start starter) {
 	c := start(t, "n1")
 	ana, bo := c.as("ana", "n1"), c.as("bo", "n1")
 	id := ana.create("group", "bo", "chae")
@@ -226,13 +234,15 @@ func TestStreamResumes(t *testing.T) {
 	}
 
 	// A position of a history that this node never had.
-	reset := bo.stream(strings.Replace(position, "n1.", "n7.", 1))
+	reset := bo.stream("n7.1:1")
 	reset.next("reset")
 	ana.post(id, "after the reset")
 	reset.message("after the reset")
 }
 
-func TestRemovedInMidStream(t *testing.T) {
+func TestRemovedInMidStream(t *testing.T) { removedInMidStream(t, start) }
+
+func removedInMidStream(t *testing.T, start starter) {
 	c := start(t, "n1")
 	ana, bo := c.as("ana", "n1"), c.as("bo", "n1")
 	id, rest := ana.create("group", "bo"), ana.create("group", "bo")
@@ -259,7 +269,9 @@ func TestRemovedInMidStream(t *testing.T) {
 	stream.message("welcome back")
 }
 
-func TestRestart(t *testing.T) {
+func TestRestart(t *testing.T) { restart(t, start) }
+
+func restart(t *testing.T, start starter) {
 	c := start(t, "n1")
 	ana := c.as("ana", "n1")
 	id := ana.create("group", "bo")
@@ -303,7 +315,9 @@ func TestLimits(t *testing.T) {
 	ana.do("GET", "/stream", nil).want(429, "too-many-streams")
 }
 
-func TestTypingAndPresence(t *testing.T) {
+func TestTypingAndPresence(t *testing.T) { typingAndPresence(t, start) }
+
+func typingAndPresence(t *testing.T, start starter) {
 	c := start(t, "n1", "n2")
 	ana, bo := c.as("ana", "n1"), c.as("bo", "n2")
 	id := ana.create("direct", "bo")
@@ -327,6 +341,9 @@ func TestConfiguration(t *testing.T) {
 		{"PEERS", "n1=http://127.0.0.1:9082", "PEERS"},
 		{"PEERS", "n2=ftp://127.0.0.1", "PEERS"},
 		{"SENDS_PER_SECOND", "0", "SENDS_PER_SECOND"},
+		{"STORE", "etcd://nowhere", "STORE"},
+		{"STORE", "files", "STORE"},
+		{"SHARDS", "17", "SHARDS"},
 		{"NODE_ID", "a,b", "NODE_ID"},
 		{"HOST", "0.0.0.0", "HOST"},
 		{"PORT", "x", "PORT"},
@@ -351,7 +368,9 @@ func TestSecondProcessIsRefused(t *testing.T) {
 }
 
 // TestStalledReader: a client that never reads costs the others nothing and is cut off.
-func TestStalledReader(t *testing.T) {
+func TestStalledReader(t *testing.T) { stalledReader(t, start) }
+
+func stalledReader(t *testing.T, start starter) {
 	c := start(t, "n1")
 	ana, bo := c.as("ana", "n1"), c.as("bo", "n1")
 	id := ana.create("group", "bo", "chae")
@@ -377,7 +396,9 @@ func TestStalledReader(t *testing.T) {
 }
 
 // TestShutdown: the streams end with a last event, and resume after the restart.
-func TestShutdown(t *testing.T) {
+func TestShutdown(t *testing.T) { shutdown(t, start) }
+
+func shutdown(t *testing.T, start starter) {
 	c := start(t, "n1")
 	ana, bo := c.as("ana", "n1"), c.as("bo", "n1")
 	id := ana.create("group", "bo")
@@ -400,7 +421,9 @@ func TestShutdown(t *testing.T) {
 
 // TestRemovedWhileSending: of messages that race with their author's removal exactly those that were answered with 201
 // are in the history.
-func TestRemovedWhileSending(t *testing.T) {
+func TestRemovedWhileSending(t *testing.T) { removedWhileSending(t, start) }
+
+func removedWhileSending(t *testing.T, start starter) {
 	c := start(t, "n1")
 	ana, bo := c.as("ana", "n1"), c.as("bo", "n1")
 	for range 10 {

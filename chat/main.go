@@ -1,12 +1,15 @@
 // Chat: rooms, their permanent history, read positions, and one stream of everything that concerns a user.
 //
-// One process keeps a durable log and answers from it. Several processes, each with a disk of its own, take writes
-// independently and gossip every entry to each other; a client can go on with any of them where it left another.
+// With STORE=file several processes, each with a durable log of its own, take writes independently and gossip every entry
+// to each other. With STORE=etcd://… rooms are spread over logs that all share: every reader on every process sees one
+// order, and a process that cannot reach etcd takes no writes. A client can go on with any where it left another.
 //
 //	PORT              8082         port to listen on
-//	DATA_DIR          data/chat    folder of the log
+//	DATA_DIR          data/chat    folder of the log, or of this process's copy of the shared logs
+//	STORE             file         file, or etcd://host:port,host:port[/prefix]
+//	SHARDS            4            how many logs are shared, 1 to 16; fixed by the first process that uses them
 //	NODE_ID           n1           this node's name; never given to another node, nor changed
-//	PEERS                          the other nodes: n2=http://127.0.0.1:9082,n3=…
+//	PEERS                          the other nodes: n2=http://127.0.0.1:9082,n3=…; of shared logs only to be quick
 //	PEER_SECRET                    shared by all nodes, at least 16 bytes; needed with PEERS
 //	SENDS_PER_SECOND  20           messages one user may send, for ever; twice as many at once
 //
@@ -18,7 +21,6 @@ import (
 	"context"
 	_ "embed"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -36,23 +38,18 @@ var openapi []byte
 //go:embed page.html
 var page []byte
 
-const (
-	peerSecretMin  = 16      // bytes
-	gossipBytesMax = 4 << 20 // of one message between nodes
-	pageSizeMax    = 200     // rooms or messages in one answer
-	pageSize       = 50
-)
+const pageSize, pageSizeMax = 50, 200 // rooms or messages in one answer, unasked and at most
 
 var vars = append(serve.Common("chat", 8082),
+	serve.Var{Name: "STORE", Default: "file", Help: "file, or etcd://host:port,host:port[/prefix]"},
+	serve.Var{Name: "SHARDS", Default: "4", Help: "how many logs are shared, 1 to 16; fixed by the first process that uses them"},
 	serve.Var{Name: "NODE_ID", Default: "n1", Help: "this node's name; never given to another node, nor changed"},
-	serve.Var{Name: "PEERS", Help: "the other nodes: n2=http://127.0.0.1:9082,n3=…"},
+	serve.Var{Name: "PEERS", Help: "the other nodes: n2=http://127.0.0.1:9082,n3=…; of shared logs only to be quick"},
 	serve.Var{Name: "PEER_SECRET", Help: "shared by all nodes, at least 16 bytes; needed with PEERS"},
 	serve.Var{Name: "SENDS_PER_SECOND", Default: "20", Help: "messages one user may send, for ever; twice as many at once"},
 )
 
-func main() {
-	serve.Main("chat: rooms, permanent history, and one resumable stream for each user", vars, run)
-}
+func main() { serve.Main("chat: rooms, history, one resumable stream for each user", vars, run) }
 
 func run(ctx context.Context, getenv func(string) string, stdout io.Writer) error {
 	config, err := configure(getenv, stdout)
@@ -67,23 +64,15 @@ func run(ctx context.Context, getenv func(string) string, stdout io.Writer) erro
 }
 
 func configure(getenv func(string) string, stdout io.Writer) (node.Config, error) {
-	peers, err := node.ParsePeers(getenv("PEERS"), getenv("NODE_ID"))
-	if err != nil {
-		return node.Config{}, fmt.Errorf("PEERS: %w", err)
-	}
-	secret := getenv("PEER_SECRET")
-	if len(peers) > 0 && len(secret) < peerSecretMin {
-		return node.Config{}, fmt.Errorf("PEER_SECRET: %d bytes; with PEERS it must be a secret of at least %d that all nodes share", len(secret), peerSecretMin)
-	}
-	sends, err := serve.Int(getenv, "SENDS_PER_SECOND", 1, 1_000_000)
-	if err != nil {
-		return node.Config{}, err
-	}
-	logger, err := serve.NewLogger(getenv, stdout)
+	peers, err1 := node.ParsePeers(getenv("PEERS"), getenv("NODE_ID"))
+	shards, err2 := serve.Int(getenv, "SHARDS", 1, node.ShardsMax)
+	sends, err3 := serve.Int(getenv, "SENDS_PER_SECOND", 1, 1_000_000)
+	logger, err4 := serve.NewLogger(getenv, stdout)
 	return node.Config{
-		Name: getenv("NODE_ID"), Peers: peers, Secret: []byte(secret), Dir: getenv("DATA_DIR"), SendsPerSecond: sends,
+		Name: getenv("NODE_ID"), Peers: peers, Secret: []byte(getenv("PEER_SECRET")), SendsPerSecond: sends,
+		Dir: getenv("DATA_DIR"), Store: getenv("STORE"), Shards: shards,
 		Now: time.Now, Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), Client: &http.Client{}, Logger: logger,
-	}, err
+	}, errors.Join(err1, err2, err3, err4)
 }
 
 func service(n *node.Node) serve.Service {
@@ -166,10 +155,10 @@ func (h handlers) showMessage(w http.ResponseWriter, f *room.Fact, a room.Answer
 	if f.Kind != room.Posted || a.Replayed { // reading back what was just written would cost a tenth of a post
 		m, err = h.node.Message(f.Room, f.By, a.ID)
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case f.Kind == room.Posted:
+	}
+	if f.Kind == room.Posted {
 		return serve.JSON(w, http.StatusCreated, m)
 	}
 	return serve.JSON(w, http.StatusOK, m)
@@ -210,17 +199,15 @@ func (h handlers) messages(w http.ResponseWriter, r *http.Request, user string, 
 }
 
 func (h handlers) read(w http.ResponseWriter, r *http.Request, user string, id room.ID) error {
-	var body struct {
-		Message room.ID `json:"message"`
-	}
+	var body room.ReadBody
 	if err := serve.Decode(r, &body); err != nil {
 		return err
 	}
-	if err := h.node.Read(room.Position{User: user, Room: id, Message: body.Message}); err != nil {
-		return err
+	err := h.node.Read(room.Position{User: user, Room: id, Message: body.Message})
+	if err == nil {
+		w.WriteHeader(http.StatusAccepted)
 	}
-	w.WriteHeader(http.StatusAccepted)
-	return nil
+	return err
 }
 
 func (h handlers) typing(w http.ResponseWriter, r *http.Request, user string, id room.ID) error {
@@ -231,18 +218,17 @@ func (h handlers) typing(w http.ResponseWriter, r *http.Request, user string, id
 }
 
 func (h handlers) stream(w http.ResponseWriter, r *http.Request, user string, _ room.ID) error {
-	from := cmp.Or(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("last_event_id"))
-	return h.node.Stream(w, r, user, from)
+	return h.node.Stream(w, r, user, cmp.Or(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("last_event_id")))
 }
 
 func (h handlers) gossip(w http.ResponseWriter, r *http.Request) error {
-	serve.LimitBody(r, gossipBytesMax)
+	serve.LimitBody(r, node.MessageBytesMax)
 	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return err
+	if err == nil {
+		err = h.node.Receive(r.Context(), r.Header, body)
 	}
-	if err := h.node.Receive(r.Context(), r.Header, body); err != nil {
-		return err
+	if err != nil {
+		return unwritten(err)
 	}
 	return noContent(w, nil, room.Answer{})
 }
@@ -258,7 +244,7 @@ func in(handle func(w http.ResponseWriter, r *http.Request, user string, id room
 		if err != nil {
 			return err
 		}
-		return handle(w, r, user, id)
+		return unwritten(handle(w, r, user, id))
 	}
 }
 
@@ -293,8 +279,22 @@ var refusals = []serve.Refusal{
 	serve.Refuse(node.ErrMessage, http.StatusBadRequest, "message-malformed"),
 	serve.Refuse(node.ErrClock, http.StatusConflict, "clock-ahead"),
 	serve.Refuse(sharedlog.ErrFull, http.StatusInsufficientStorage, "disk-full"),
-	serve.Refuse(sharedlog.ErrStopped, http.StatusServiceUnavailable, "log-stopped"),
-	serve.Refuse(sharedlog.ErrClosed, http.StatusServiceUnavailable, "closing"),
-	serve.Refuse(sharedlog.ErrBusy, http.StatusServiceUnavailable, "busy"),
 	serve.Refuse(sharedlog.ErrTooLarge, http.StatusRequestEntityTooLarge, "too-large"),
+}
+
+// unavailable says what each passing failure of the log is over HTTP.
+var unavailable = map[error]string{
+	sharedlog.ErrStopped: "log-stopped", sharedlog.ErrClosed: "closing",
+	sharedlog.ErrBusy: "busy", node.ErrStore: "store-unreachable",
+}
+
+// unwritten makes a problem of such a failure, with what is known of the request's effect.
+func unwritten(err error) error {
+	failed, ok := errors.AsType[*sharedlog.Error](err)
+	for is, code := range unavailable {
+		if ok && errors.Is(err, is) {
+			return serve.Problem(http.StatusServiceUnavailable, code, "%v", err).Outcome(failed.Outcome.String()).RetryAfter(time.Second)
+		}
+	}
+	return err
 }

@@ -31,12 +31,15 @@ const patience = 20 * time.Second
 
 // cluster is some nodes in this process, each behind an HTTP server of its own, with links that can be cut.
 type cluster struct {
-	t     *testing.T
-	nodes map[string]*member
+	t      *testing.T
+	nodes  map[string]*member
+	shared func(name string) *node.Shared // nil: each node has a log of its own
+	store  func(name string) string       // STORE of a node; nil: file
 
 	mu  sync.Mutex
 	cut map[[2]string]bool // from, to
 	now func() time.Time
+	off map[string]time.Duration // how far a node's clock is off
 }
 
 type member struct {
@@ -47,9 +50,18 @@ type member struct {
 
 const secret = "a secret of the test's own"
 
-// start brings up nodes of these names; they stop when the test ends.
-func start(t *testing.T, names ...string) *cluster {
-	c := &cluster{t: t, nodes: map[string]*member{}, cut: map[[2]string]bool{}, now: time.Now}
+// A starter brings up nodes of these names; they stop when the test ends.
+type starter func(t *testing.T, names ...string) *cluster
+
+// start gives each node a log of its own.
+func start(t *testing.T, names ...string) *cluster { return newCluster(t).start(names...) }
+
+func newCluster(t *testing.T) *cluster {
+	return &cluster{t: t, nodes: map[string]*member{}, cut: map[[2]string]bool{}, now: time.Now}
+}
+
+func (c *cluster) start(names ...string) *cluster {
+	t := c.t
 	for _, name := range names {
 		c.nodes[name] = &member{name: name, dir: t.TempDir(), server: httptest.NewUnstartedServer(nil)}
 	}
@@ -68,6 +80,9 @@ func (c *cluster) env(m *member) func(string) string {
 		}
 	}
 	values := map[string]string{"NODE_ID": m.name, "DATA_DIR": m.dir, "PEERS": strings.Join(peers, ","), "PEER_SECRET": secret, "SENDS_PER_SECOND": "1000"}
+	if c.store != nil {
+		values["STORE"] = c.store(m.name)
+	}
 	return serve.Env(vars, func(name string) string { return values[name] })
 }
 
@@ -79,8 +94,11 @@ func (c *cluster) open(name string) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	if c.shared != nil {
+		config.Shared = c.shared(name)
+	}
 	config.Rand = rand.New(rand.NewPCG(1, 2))
-	config.Now = c.now
+	config.Now = func() time.Time { return c.now().Add(c.off[name]) }
 	config.Logger = slog.New(slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	config.Client = &http.Client{Transport: &cutter{c, name, &http.Transport{}}}
 	n, err := node.Open(ctx, config)

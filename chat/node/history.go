@@ -146,9 +146,6 @@ func (n *Node) Metrics(w io.Writer) {
 	n.mu.RLock()
 	entries, ahead, broken := len(n.journal.records), len(n.ahead), n.broken
 	n.mu.RUnlock()
-	n.gossipLock.Lock()
-	gossip := n.gossip.Stats()
-	n.gossipLock.Unlock()
 	var dropped, failed int64
 	for _, l := range n.links {
 		dropped += l.dropped.Load()
@@ -167,5 +164,5 @@ func (n *Node) Metrics(w io.Writer) {
 	metric("counter", "peer_messages_dropped_total", dropped)
 	metric("counter", "peer_messages_failed_total", failed)
 	metric("counter", "peer_facts_broken_total", broken)
-	metric("counter", "gossip_rollbacks_total", gossip.Rollbacks)
+	n.log.metrics(metric)
 }

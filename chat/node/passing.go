@@ -196,16 +196,13 @@ func (n *Node) showTyping(t typing) {
 // upkeepLoop does what is due now and then.
 func (n *Node) upkeepLoop(ctx context.Context) {
 	every := func(d time.Duration) *time.Ticker { return time.NewTicker(d) }
-	reads, second, whole := every(readsEvery), every(time.Second), every(presenceEvery)
-	defer reads.Stop()
+	second, whole := every(time.Second), every(presenceEvery)
 	defer second.Stop()
 	defer whole.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-reads.C:
-			n.flushReads(ctx)
 		case <-second.C:
 			n.expirePresence()
 		case <-whole.C:

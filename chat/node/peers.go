@@ -23,18 +23,23 @@ import (
 	"dongne/internal/gossip"
 )
 
+// MessageBytesMax bounds one message between nodes.
+const MessageBytesMax = 4 << 20
+
 // Limits between nodes.
 const (
 	linkQueueMax    = 64 // messages to one node; more are dropped, and asked for again by anti-entropy
 	linkPassingMax  = 8  // of what is not asked for again
 	linkTimeout     = 5 * time.Second
 	signatureAgeMax = 2 * time.Minute
+	secretMin       = 16 // bytes
 )
 
 // The body of a message between nodes is its kind and its content.
 const (
 	kindGossip   = 'g' // a gossip.Message
 	kindPassing  = 'p' // a passing, as JSON
+	kindHint     = 'h' // of each shared log, how many slots the sender has: uvarints
 	signatureFor = "dongne-chat-1"
 )
 
@@ -73,6 +78,7 @@ type link struct {
 	name, url string
 	queue     chan []byte // of gossip, which goes first
 	passing   chan []byte
+	hint      chan struct{} // there is news in the log
 	dropped   atomic.Int64
 	failed    atomic.Int64
 }
@@ -87,21 +93,34 @@ func ParsePeers(list, self string) (map[string]string, error) {
 		name, at, _ := strings.Cut(item, "=")
 		u, err := url.Parse(at)
 		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			return nil, fmt.Errorf("%q is not name=http://host:port", item)
+			return nil, fmt.Errorf("PEERS: %q is not name=http://host:port", item)
 		}
 		if _, twice := peers[name]; twice || name == self {
-			return nil, fmt.Errorf("%q: the name %q is taken", item, name)
+			return nil, fmt.Errorf("PEERS: %q: the name %q is taken", item, name)
 		}
 		peers[name] = strings.TrimSuffix(at, "/")
 	}
 	return peers, nil
 }
 
+// check makes sure that names are names, and that messages between nodes can be signed.
+func (c Config) check() error {
+	for _, name := range append(sortedNames(c.Peers), c.Name) {
+		if err := gossip.ValidName(name); err != nil {
+			return fmt.Errorf("NODE_ID or PEERS: %w", err)
+		}
+	}
+	if len(c.Peers) > 0 && len(c.Secret) < secretMin {
+		return fmt.Errorf("PEER_SECRET: %d bytes; with PEERS it must be a secret of at least %d that all nodes share", len(c.Secret), secretMin)
+	}
+	return nil
+}
+
 func sortedNames(peers map[string]string) []string { return slices.Sorted(maps.Keys(peers)) }
 
 func (n *Node) startLinks(ctx context.Context) {
 	for name, url := range n.config.Peers {
-		l := &link{name: name, url: url, queue: make(chan []byte, linkQueueMax), passing: make(chan []byte, linkPassingMax)}
+		l := &link{name: name, url: url, queue: make(chan []byte, linkQueueMax), passing: make(chan []byte, linkPassingMax), hint: make(chan struct{}, 1)}
 		n.links[name] = l
 		n.loop(ctx, func(ctx context.Context) { n.runLink(ctx, l) })
 	}
@@ -126,6 +145,8 @@ func (n *Node) runLink(ctx context.Context, l *link) {
 				return
 			case body = <-l.queue:
 			case body = <-l.passing:
+			case <-l.hint:
+				body = n.log.hint() // as things are now: while one is on its way, all that comes is in the next
 			}
 		}
 		if err := n.post(ctx, l, body); err != nil {
@@ -170,34 +191,21 @@ func (n *Node) sign(from, to, at string, body []byte) []byte {
 	return mac.Sum(nil)
 }
 
-// Receive takes a message from another node. It returns once what the message brought is fsync'd.
+// Receive takes a message from another node.
 func (n *Node) Receive(ctx context.Context, h http.Header, body []byte) error {
 	from, err := n.verify(h, body)
 	if err != nil {
 		return err
 	}
-	switch body[0] {
-	case kindGossip:
-		m, err := gossip.ParseMessage(body[1:])
-		if err != nil {
-			return fmt.Errorf("%w: %v", ErrMessage, err)
-		}
-		seats, err := n.checkFacts(m.Entries)
-		if err != nil {
-			return err
-		}
-		_, err = n.log.Propose(ctx, &request{from: from, message: &m, seats: seats})
-		n.wakeSender()
-		return err
-	case kindPassing:
-		var p passing
-		if err := json.Unmarshal(body[1:], &p); err != nil {
-			return fmt.Errorf("%w: %v", ErrMessage, err)
-		}
-		n.passed(from, p)
-		return nil
+	if body[0] != kindPassing {
+		return n.log.receive(ctx, from, body[0], body[1:])
 	}
-	return fmt.Errorf("%w: kind %q", ErrMessage, body[0])
+	var p passing
+	if err := json.Unmarshal(body[1:], &p); err != nil {
+		return fmt.Errorf("%w: %v", ErrMessage, err)
+	}
+	n.passed(from, p)
+	return nil
 }
 
 func (n *Node) verify(h http.Header, body []byte) (from string, err error) {
@@ -215,52 +223,11 @@ func (n *Node) verify(h http.Header, body []byte) (from string, err error) {
 	return from, nil
 }
 
-// checkFacts refuses what a clock that is too far ahead gave out: it would stay on top of every room. It gives the
-// rooms whose members the facts change.
-func (n *Node) checkFacts(entries []gossip.Entry) (seats []room.ID, err error) {
-	limit := n.config.Now().Add(room.ClockAheadMax)
-	for _, e := range entries {
-		f, err := room.DecodeFact(e.Data)
-		if err != nil {
-			return nil, fmt.Errorf("%w: entry %d of %v: %v", ErrMessage, e.Seq, e.Origin, err)
-		}
-		if f.ID.Time().After(limit) {
-			return nil, fmt.Errorf("%w: entry %d of %v is of %v, more than %v from now", ErrClock, e.Seq, e.Origin, f.ID.Time(), room.ClockAheadMax)
-		}
-		if f.Kind == room.Joined || f.Kind == room.Left {
-			seats = append(seats, f.Room)
-		}
-	}
-	return seats, nil
-}
-
-func (n *Node) wakeSender() {
+// wake sends to a channel that holds one, which is then full.
+func wake(c chan<- struct{}) {
 	select {
-	case n.kick <- struct{}{}:
+	case c <- struct{}{}:
 	default:
-	}
-}
-
-// sendLoop sends what gossip has to say, when it has.
-func (n *Node) sendLoop(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		case <-n.kick:
-		}
-		n.gossipLock.Lock()
-		envelopes := n.gossip.Ready(n.elapsed())
-		wake := n.gossip.Wake()
-		n.gossipLock.Unlock()
-		for _, e := range envelopes {
-			l := n.links[e.To]
-			l.send(l.queue, e.Message.AppendBinary([]byte{kindGossip}))
-		}
-		timer.Reset(max(0, wake-n.elapsed()))
 	}
 }
 

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,15 +34,34 @@ func (n *Node) Read(p room.Position) error {
 	}
 	n.reads.mu.Lock()
 	defer n.reads.mu.Unlock()
-	if n.reads.furthest == nil {
-		n.reads.furthest = make(map[room.Position]room.ID)
+	return n.reads.gather(p)
+}
+
+// gather notes a position. mu is held.
+func (r *readQueue) gather(p room.Position) error {
+	if r.furthest == nil {
+		r.furthest = make(map[room.Position]room.ID)
 	}
 	key := room.Position{User: p.User, Room: p.Room}
-	if _, known := n.reads.furthest[key]; !known && len(n.reads.furthest) >= readsQueueMax {
-		return sharedlog.ErrBusy
+	if _, known := r.furthest[key]; !known && len(r.furthest) >= readsQueueMax {
+		return refusal(sharedlog.ErrBusy)
 	}
-	n.reads.furthest[key] = max(n.reads.furthest[key], p.Message)
+	r.furthest[key] = max(r.furthest[key], p.Message)
 	return nil
+}
+
+// readsLoop writes what is gathered, now and then.
+func (n *Node) readsLoop(ctx context.Context) {
+	ticker := time.NewTicker(readsEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			n.flushReads(ctx)
+		}
+	}
 }
 
 // flushReads writes what was gathered.
@@ -49,21 +70,39 @@ func (n *Node) flushReads(ctx context.Context) {
 	gathered := n.reads.furthest
 	n.reads.furthest = nil
 	n.reads.mu.Unlock()
-	f := room.Fact{Kind: room.Read}
-	write := func() {
-		if len(f.Reads) == 0 {
-			return
-		}
-		if _, err := n.Do(ctx, f, ""); err != nil {
-			n.config.Logger.Warn("read positions lost", "count", len(f.Reads), "err", err)
-		}
-		f.Reads = nil
-	}
+	byShard := make(map[int][]room.Position)
 	for p, message := range gathered {
 		p.Message = message
-		if f.Reads = append(f.Reads, p); len(f.Reads) == readsPerEntry {
-			write()
+		shard := n.log.shard(p.Room)
+		byShard[shard] = append(byShard[shard], p)
+	}
+	var writes sync.WaitGroup
+	for _, positions := range byShard {
+		writes.Go(func() {
+			for some := range slices.Chunk(positions, readsPerEntry) {
+				n.writeReads(ctx, some)
+			}
+		})
+	}
+	writes.Wait()
+}
+
+// writeReads writes some positions. Where the log does not answer they are gathered again: to say them twice does no harm.
+func (n *Node) writeReads(ctx context.Context, positions []room.Position) {
+	_, err := n.Do(ctx, room.Fact{Kind: room.Read, Reads: positions}, "")
+	if err == nil {
+		return
+	}
+	if errors.Is(err, ErrStore) {
+		n.reads.mu.Lock()
+		defer n.reads.mu.Unlock()
+		for _, p := range positions {
+			if err = n.reads.gather(p); err != nil {
+				break
+			}
 		}
 	}
-	write()
+	if err != nil {
+		n.config.Logger.Warn("read positions lost", "count", len(positions), "err", err)
+	}
 }

@@ -85,12 +85,19 @@ func (n *Node) Stream(w http.ResponseWriter, r *http.Request, user, from string)
 
 // refused says why the hub took no stream in the words of this package's users.
 func refused(err error) error {
-	for is, means := range map[error]error{stream.ErrFull: sharedlog.ErrBusy, stream.ErrClosed: sharedlog.ErrClosed, stream.ErrMethod: ErrQuery} {
+	for is, means := range map[error]error{
+		stream.ErrFull: refusal(sharedlog.ErrBusy), stream.ErrClosed: refusal(sharedlog.ErrClosed), stream.ErrMethod: ErrQuery,
+	} {
 		if errors.Is(err, is) {
 			return fmt.Errorf("%w: %v", means, err)
 		}
 	}
 	return err
+}
+
+// refusal is a failure of the log before anything was done.
+func refusal(err error) error {
+	return &sharedlog.Error{Outcome: sharedlog.NotApplied, Err: err}
 }
 
 // reserve takes one of the user's places.
@@ -230,7 +237,7 @@ func (n *Node) missedSince(at place) (missed []uint32, refusal string) {
 		if seq <= n.journal.have[o] {
 			continue
 		}
-		if _, peer := n.config.Peers[o.Node]; !peer {
+		if !n.log.mayLead(o) {
 			return nil, "the position is of a history that this node does not have"
 		}
 		if unknown++; unknown > aheadOriginsMax {
@@ -370,7 +377,7 @@ func (n *Node) appendEvent(b []byte, e *room.Event, id string) []byte {
 }
 
 // publish hands the events of an entry that was just applied to the streams. mu is held.
-func (n *Node) publish(entry *gossip.Entry, f *room.Fact, events []room.Event) {
+func (n *Node) publish(at stamp, f *room.Fact, events []room.Event) {
 	for i := range events {
 		e := &events[i]
 		if e.Join != "" {
@@ -395,7 +402,7 @@ func (n *Node) publish(entry *gossip.Entry, f *room.Fact, events []room.Event) {
 		}
 	}
 	for s := range n.ahead {
-		n.publishAhead(s, entry, f, events)
+		n.publishAhead(s, at, f, events)
 	}
 	for _, e := range events {
 		if e.Join != "" {
@@ -406,9 +413,9 @@ func (n *Node) publish(entry *gossip.Entry, f *room.Fact, events []room.Event) {
 
 // publishAhead sends the events to a stream that is ahead of this node, or what corrects it if it saw the entry
 // elsewhere. With the last entry that it is ahead by it becomes a stream like the others.
-func (n *Node) publishAhead(s *subscriber, entry *gossip.Entry, f *room.Fact, events []room.Event) {
+func (n *Node) publishAhead(s *subscriber, by stamp, f *room.Fact, events []room.Event) {
 	s.reset = s.reset || f.Seats(s.user)
-	if entry.Seq <= s.ahead[entry.Origin] {
+	if by.seq <= s.ahead[by.origin] {
 		events = n.state.Correct(s.user, f)
 	}
 	at := place{merged(n.journal.have, s.ahead), n.unknown(s.ahead), s.reset}.String()

@@ -34,6 +34,10 @@ type (
 	EditBody struct {
 		Text string `json:"text"`
 	}
+	// ReadBody says up to which message the caller has read.
+	ReadBody struct {
+		Message ID `json:"message"`
+	}
 	// NoBody is for requests whose path says all.
 	NoBody struct{}
 )

@@ -9,7 +9,7 @@ import (
 )
 
 // An ID names a room, a message or any other fact, and orders them: 42 bits of milliseconds since 2020, a 10-bit
-// counter and a 12-bit tag of the node that gave it out. It is a hybrid logical clock (Kulkarni et al., 2014): later in
+// counter and a 12-bit tag of the node, or the shard, that gave it out. It is a hybrid logical clock (Kulkarni et al., 2014): later in
 // time is larger, and what a node has seen is smaller than what it gives out next. The text form is 13 characters that
 // sort as the numbers do. The zero ID is none.
 //
@@ -116,6 +116,10 @@ type Clock struct {
 
 // NewClock is a clock for the node of that name.
 func NewClock(node string) *Clock { return &Clock{tag: Tag(node)} }
+
+// NewShardClock is a clock for a shard's log: when it has observed the log's ids, the next one is larger, so the order of
+// ids is that of the log. The tag is the shard's number.
+func NewShardClock(shard int) *Clock { return &Clock{tag: uint16(shard)} }
 
 // Next gives out an id at a wall clock time. A clock that stands still or goes back, or more than 1,024 ids in one
 // millisecond, makes ids run ahead of the wall; they never repeat.

@@ -26,7 +26,7 @@ type State struct {
 	rooms  map[ID]*room
 	users  map[string]*user
 	names  []string          // by user number
-	keys   map[uint64][]made // by key hash; more than one only after a cut, or a key used again
+	keys   map[uint64][]made // by key hash; more than one only after a cut, in two shards, or of a key used again
 	recent []recentKey       // in order of arrival
 	newest int64             // milliseconds: the latest time in any fact
 }
