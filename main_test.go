@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -121,11 +122,17 @@ func (p *program) url() string {
 // line waits for the next log line of service with msg.
 func (p *program) line(service, msg string) logLine {
 	p.t.Helper()
+	return p.lineOf(service, msg, "")
+}
+
+// lineOf is line, of a child unless that is "".
+func (p *program) lineOf(service, msg, child string) logLine {
+	p.t.Helper()
 	limit := time.After(patience)
 	for {
 		select {
 		case l, open := <-p.lines:
-			if l.Service == service && l.Msg == msg {
+			if l.Service == service && l.Msg == msg && (child == "" || l.Child == child) {
 				return l
 			}
 			if !open {
@@ -226,7 +233,7 @@ func TestPrograms(t *testing.T) {
 	t.Run("known URL", func(t *testing.T) { knownURL(t, path) })
 	t.Run("no toolchain", func(t *testing.T) {
 		p := start(t, path, "PATH=")
-		if code := p.end(nil); code != 1 || !strings.HasPrefix(p.output(), "CHAT_URL: not set") {
+		if code := p.end(nil); code != 1 || !strings.HasPrefix(p.output(), "CHAT_URL, PAY_URL: not set") {
 			t.Errorf("exit code %d, want 1 and the variable's name:\n%s", code, p.output())
 		}
 	})
@@ -253,21 +260,24 @@ func TestPrograms(t *testing.T) {
 
 func life(t *testing.T, path string) {
 	p := start(t, path)
-	first := p.line("gateway", "service started")
-	p.line("chat", "listening")
+	first := p.lineOf("gateway", "service started", "chat")
 	base := p.url()
 
-	if page := fetch(t, base+"/"); !strings.Contains(page, `<span class="state">up</span>`) || !strings.Contains(page, `href="/chat/"`) {
-		t.Errorf("start page:\n%s", page)
-	}
-	if health := fetch(t, base+"/chat/health"); !strings.Contains(health, `"service":"chat"`) {
-		t.Errorf("/chat/health is %s", health)
-	}
-	if spec := fetch(t, base+"/openapi.yaml"); !strings.Contains(spec, "\n  /chat/rooms:\n") {
-		t.Errorf("the combined specification lacks chat's paths:\n%s", spec)
+	page, spec := fetch(t, base+"/"), fetch(t, base+"/openapi.yaml")
+	for name, path := range map[string]string{"chat": "/rooms", "pay": "/transfers:batch"} {
+		if strings.Count(page, `<span class="state">up</span>`) != len(services()) || !strings.Contains(page, `href="/`+name+`/"`) {
+			t.Errorf("start page:\n%s", page)
+		}
+		if health := fetch(t, base+"/"+name+"/health"); !strings.Contains(health, `"service":"`+name+`"`) {
+			t.Errorf("/%s/health is %s", name, health)
+		}
+		if !strings.Contains(spec, "\n  /"+name+path+":\n") {
+			t.Errorf("the combined specification lacks %s's paths:\n%s", name, spec)
+		}
+		fetch(t, base+"/"+name+"/")
 	}
 	fetch(t, base+"/ready")
-	fetch(t, base+"/chat/")
+	transfers(t, base+"/pay")
 
 	events := stream(t, base)
 	if err := syscall.Kill(first.Pid, syscall.SIGKILL); err != nil {
@@ -279,7 +289,7 @@ func life(t *testing.T, path string) {
 	if l := p.line("gateway", "service ended"); l.Child != "chat" || l.Level != "ERROR" {
 		t.Errorf("the log says %+v of a killed chat", l)
 	}
-	second := p.line("gateway", "service started")
+	second := p.lineOf("gateway", "service started", "chat")
 	p.line("chat", "listening")
 	fetch(t, base+"/chat/health")
 	fetch(t, base+"/ready")
@@ -291,13 +301,53 @@ func life(t *testing.T, path string) {
 	}
 }
 
-// A gateway that is told where chat is starts none, and needs no toolchain.
+// transfers makes two accounts and a transfer at a pay below base, and hears of it on the stream that is open meanwhile.
+func transfers(t *testing.T, base string) {
+	t.Helper()
+	ask := func(method, path, key, body string) *http.Response {
+		r, err := http.NewRequestWithContext(t.Context(), method, base+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-User", "minji")
+		if body != "" {
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("Idempotency-Key", key)
+		} else {
+			r.Header.Set("Accept", "text/event-stream")
+		}
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { answer.Body.Close() })
+		return answer
+	}
+	events := bufio.NewScanner(ask("GET", "/events", "", "").Body)
+	for i, made := range []struct{ path, body string }{
+		{"/accounts", `{"id":"bank","currency":"KRW","kind":"asset"}`},
+		{"/accounts", `{"id":"minji","currency":"KRW"}`},
+		{"/transfers", `{"from":"bank","to":"minji","amount":{"amount":"5000","currency":"KRW"}}`},
+	} {
+		if answer := ask("POST", made.path, strconv.Itoa(i), made.body); answer.StatusCode != http.StatusCreated {
+			t.Errorf("POST /pay%s %s: %s", made.path, made.body, answer.Status)
+		}
+	}
+	for events.Scan() {
+		if strings.Contains(events.Text(), "dongne.pay.transfer.posted") {
+			return
+		}
+	}
+	t.Errorf("the stream ended without the transfer: %v", events.Err())
+}
+
+// A gateway that is told where all services are starts none, and needs no toolchain.
 func knownURL(t *testing.T, path string) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "elsewhere "+r.URL.Path)
 	}))
 	defer elsewhere.Close()
-	p := start(t, path, "CHAT_URL="+elsewhere.URL, "PATH=")
+	p := start(t, path, "CHAT_URL="+elsewhere.URL, "PAY_URL="+elsewhere.URL, "PATH=")
 	base := p.url()
 	if got := fetch(t, base+"/chat/health"); got != "elsewhere /health" {
 		t.Errorf("/chat/health is %q", got)
@@ -326,7 +376,7 @@ func TestSpecification(t *testing.T) {
 		t.Fatal(err)
 	}
 	servetest.Routes(t, own, service.Routes)
-	if diff := cmp.Diff([]string{"chat"}, services()); diff != "" {
+	if diff := cmp.Diff([]string{"chat", "pay"}, services()); diff != "" {
 		t.Errorf("services mismatch (-want +got):\n%s", diff)
 	}
 	paths := regexp.MustCompile(`(?m)^  (/\S*):`)

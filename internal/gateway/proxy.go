@@ -43,7 +43,7 @@ func NewTransport() *http.Transport {
 func (b *Backend) Proxy(w http.ResponseWriter, r *http.Request) error {
 	target, state := b.Where()
 	if target == nil {
-		return down(http.StatusServiceUnavailable, "%s is %s", b.Name, state)
+		return outcome(r, "not_applied", down(http.StatusServiceUnavailable, "%s is %s", b.Name, state))
 	}
 	leave := b.enter()
 	defer leave()
@@ -94,10 +94,21 @@ func (b *Backend) problem(err error, body *clientBody, r *http.Request) error {
 	case body.failure() != nil:
 		return body.failure() // the client's doing: too large, too slow, broken off
 	case errors.As(err, &network) && network.Timeout():
-		return down(http.StatusGatewayTimeout, "%s did not answer in time", b.Name).Because(err)
+		return outcome(r, "unknown", down(http.StatusGatewayTimeout, "%s did not answer in time", b.Name).Because(err))
 	default:
-		return down(http.StatusBadGateway, "%s did not answer", b.Name).Because(err)
+		return outcome(r, "unknown", down(http.StatusBadGateway, "%s did not answer", b.Name).Because(err))
 	}
+}
+
+// outcome says what is known of the effect of a request that asks for one. That
+// a connection was refused proves nothing: the transport may have sent the
+// request on another one before.
+func outcome(r *http.Request, known string, e *serve.Error) error {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return e
+	}
+	return e.Outcome(known)
 }
 
 func down(status int, format string, args ...any) *serve.Error {

@@ -293,6 +293,7 @@ func TestProxyServiceAway(t *testing.T) {
 	b, base := front(t, nil, NewTransport())
 	answer, body := get(t, base+"/chat/rooms")
 	wantDown(t, answer, body, http.StatusServiceUnavailable)
+	wantOutcome(t, base, http.StatusServiceUnavailable, "not_applied")
 
 	// A port that was just given back and is most likely free; whoever has it
 	// now is no HTTP server that answers 200.
@@ -318,6 +319,24 @@ func TestProxyHangsUp(t *testing.T) {
 	_, base := front(t, target, NewTransport())
 	answer, body := get(t, base+"/chat/rooms")
 	wantDown(t, answer, body, http.StatusBadGateway)
+	wantOutcome(t, base, http.StatusBadGateway, "unknown")
+}
+
+// wantOutcome checks that a request which asks for a change is told that much of it, and one that does not is told nothing.
+func wantOutcome(t *testing.T, base string, status int, outcome string) {
+	t.Helper()
+	if _, body := get(t, base+"/chat/rooms"); strings.Contains(body, "outcome") {
+		t.Errorf("a read has an outcome: %s", body)
+	}
+	answer, err := http.Post(base+"/chat/rooms", "application/json", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != status || !strings.Contains(string(body), `"outcome":"`+outcome+`"`) {
+		t.Errorf("POST: %d %s, %v; want %d with outcome %s", answer.StatusCode, body, err, status, outcome)
+	}
 }
 
 func TestProxyTimeout(t *testing.T) {

@@ -83,7 +83,7 @@ func Env(vars []Var, lookup func(string) string) func(string) string {
 
 // printHelp writes what -h shows.
 func printHelp(w io.Writer, about string, vars []Var) {
-	fmt.Fprintf(w, "%s\n\nIt takes no arguments. Environment:\n\n", about)
+	fmt.Fprintf(w, "%s\n\nConfiguration is the environment:\n\n", about)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, v := range withCommon(vars) {
 		fmt.Fprintf(tw, "  %s\t%s\t%s\n", v.Name, v.Default, v.Help)

@@ -96,17 +96,28 @@ func decodeJSON(data []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields() // the walk found them already, but for rare kinds of embedding
 	err := dec.Decode(v)
-	var wrong *json.UnmarshalTypeError
 	var invalid *json.InvalidUnmarshalError
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &invalid):
 		panic("serve: Decode: " + err.Error())
-	case errors.As(err, &wrong):
-		return Problem(http.StatusBadRequest, "json-type", "%s: want %s, got %s", fieldName(wrong.Field), kindName(wrong.Type), wrong.Value)
 	}
-	return Problem(http.StatusBadRequest, "json-value", "%v", err) // from an UnmarshalJSON or UnmarshalText of v's
+	// encoding/json does not say in which element of an array, and nothing at all where a type decodes itself.
+	blame := jsonWalk{data: data, tries: true}
+	if found := blame.value(target, "", 0); found != nil {
+		return found
+	}
+	return valueProblem("", err)
+}
+
+// valueProblem is the problem of a value that does not fit its Go type; path says where it is.
+func valueProblem(path string, err error) *Error {
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		return Problem(http.StatusBadRequest, "json-type", "%s: want %s, got %s", fieldName(path), kindName(wrong.Type), wrong.Value)
+	}
+	return Problem(http.StatusBadRequest, "json-value", "%s: %v", fieldName(path), err) // of an UnmarshalJSON or UnmarshalText
 }
 
 // invalidUTF8 returns the offset of the first byte that is not part of valid UTF-8, or -1.
@@ -153,8 +164,9 @@ func kindName(t reflect.Type) string {
 // jsonWalk goes through a syntactically valid JSON text beside the Go type that it is for, and finds what encoding/json
 // would let pass. It needs no error handling for syntax: that was checked before.
 type jsonWalk struct {
-	data []byte
-	pos  int
+	data  []byte
+	pos   int
+	tries bool // decode each value by itself, to find the one that does not fit its type
 }
 
 // next skips white space and the given byte, if it is there, and returns the byte that follows.
@@ -178,8 +190,22 @@ func (j *jsonWalk) value(t reflect.Type, path string, depth int) error {
 	if depth > jsonDepthMax {
 		return Problem(http.StatusBadRequest, "json-depth", "nested over %d levels at byte %d", jsonDepthMax, j.pos)
 	}
-	t = knownType(t)
-	switch j.next(0) {
+	first := j.next(0)
+	start := j.pos
+	if err := j.inner(first, knownType(t), path, depth); err != nil {
+		return err
+	}
+	if j.tries && t != nil { // what is inside fits
+		if err := json.Unmarshal(j.data[start:j.pos], reflect.New(t).Interface()); err != nil {
+			return valueProblem(path, err)
+		}
+	}
+	return nil
+}
+
+// inner goes through the value at pos, which begins with first.
+func (j *jsonWalk) inner(first byte, t reflect.Type, path string, depth int) error {
+	switch first {
 	case '{':
 		return j.object(t, path, depth)
 	case '[':

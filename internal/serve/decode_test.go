@@ -26,16 +26,36 @@ type base struct {
 
 type message struct {
 	base
-	Text    string            `json:"text"`
-	Attach  []attachment      `json:"attachments,omitempty"`
-	Labels  map[string]string `json:"labels"`
-	ByName  map[string]attachment
-	At      *time.Time      `json:"at"`
-	Raw     json.RawMessage `json:"raw"`
-	Count   uint8           `json:"count"`
-	Any     any             `json:"any"`
-	Hidden  string          `json:"-"`
-	private string          //lint:ignore U1000 encoding/json must not see it
+	Text   string            `json:"text"`
+	Attach []attachment      `json:"attachments,omitempty"`
+	Labels map[string]string `json:"labels"`
+	ByName map[string]attachment
+	At     *time.Time             `json:"at"`
+	Raw    json.RawMessage        `json:"raw"`
+	Count  uint8                  `json:"count"`
+	Any    any                    `json:"any"`
+	Times  map[string][]time.Time `json:"times"`
+	Levels []struct {
+		At level    `json:"at"`
+		X  []*level `json:"x"`
+	} `json:"levels"`
+	Hidden  string `json:"-"`
+	private string //lint:ignore U1000 encoding/json must not see it
+}
+
+// level decodes itself, and refuses what is over 9.
+type level int
+
+func (l *level) UnmarshalJSON(text []byte) error {
+	var n int
+	if json.Unmarshal(text, &n) != nil {
+		return errors.New("want a number")
+	}
+	if n > 9 {
+		return fmt.Errorf("%d is over 9", n)
+	}
+	*l = level(n)
+	return nil
 }
 
 func TestDecode(t *testing.T) {
@@ -77,10 +97,15 @@ func TestDecode(t *testing.T) {
 		{`{"count":-1}`, "json-type", `"count"`},
 		{`{"count":1.5}`, "json-type", `"count"`},
 		{`{"attachments":{}}`, "json-type", `"attachments": want an array, got object`},
-		{`{"attachments":[{"size":"1"}]}`, "json-type", `attachments`},
+		{`{"attachments":[{"size":1},{"size":"1"}]}`, "json-type", `"attachments[1].size": want a whole number in range, got string`},
+		{`{"ByName":{"k":{"size":true}}}`, "json-type", `"ByName.k.size"`},
 		{`[]`, "json-type", "the body: want an object, got array"},
 		{`"text"`, "json-type", "the body: want an object, got string"},
-		{`{"at":"yesterday"}`, "json-value", "yesterday"},
+		{`{"at":"yesterday"}`, "json-value", `"at": `},
+		{`{"times":{"a":["2026-01-02T03:04:05Z","yesterday"]}}`, "json-value", `"times.a[1]": `},
+		{`{"levels":[{"at":1},{"at":10,"x":[2,11]}]}`, "json-value", `"levels[1].at": 10 is over 9`},
+		{`{"levels":[{"at":1,"x":[{"deep":[]},11]}]}`, "json-value", `"levels[0].x[0]": want a number`},
+		{`{"levels":[{"at":1,"x":[2,11]}]}`, "json-value", `"levels[0].x[1]": 11 is over 9`},
 		{`{"any":` + deep + `}`, "json-depth", "64"},
 		{strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000), "json-depth", "64"},
 	} {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -217,26 +218,40 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	defer x.end(inner)
 	if err := x.refusal(r); err != nil {
-		x.fail(inner, err)
+		x.fail(inner, untouched(r, err))
 		return
 	}
 	s.mux.ServeHTTP(x, inner)
 	r.Pattern = inner.Pattern // as http.ServeMux does, for whoever wraps the Server
 	if !x.own && x.refused != 0 {
-		x.fail(inner, unmatchedProblem(x.refused, r))
+		x.fail(inner, untouched(r, unmatchedProblem(x.refused, r)))
 	}
 }
 
 // run is the handler of one route, behind the mux.
 func (x *exchange) run(route *route, r *http.Request) {
 	x.route, x.own = route, true
-	err := x.enter()
-	if err == nil {
-		err = route.handler(x, r)
+	if err := x.enter(); err != nil {
+		x.fail(r, untouched(r, err))
+		return
 	}
-	if err != nil {
+	if err := route.handler(x, r); err != nil {
 		x.fail(r, err)
 	}
+}
+
+// untouched gives the error of a request that reached no handler the outcome of one that changed nothing, if it asked for a
+// change at all.
+func untouched(r *http.Request, err error) error {
+	var e *Error
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return err
+	}
+	if errors.As(err, &e) {
+		return e.Outcome("not_applied")
+	}
+	return err
 }
 
 // fail answers err, or cuts the connection when an answer had begun: half of one must not look whole.

@@ -78,12 +78,16 @@ func TestUnmatched(t *testing.T) {
 		"GET /own404": func(w http.ResponseWriter, r *http.Request) error { w.WriteHeader(404); return nil },
 	}})
 	resp, body := do(t, "GET", srv.URL+"/nowhere", "")
-	wantProblem(t, resp, body, 404, "not-found")
+	if p := wantProblem(t, resp, body, 404, "not-found"); p.Outcome != "" {
+		t.Errorf("a read has the outcome %q", p.Outcome)
+	}
 	if got := log.await(t, "request", 0)["route"]; got != "unmatched" {
 		t.Errorf("route of a 404 = %q, want unmatched", got)
 	}
 	resp, body = do(t, "DELETE", srv.URL+"/a", "")
-	wantProblem(t, resp, body, 405, "method-not-allowed")
+	if p := wantProblem(t, resp, body, 405, "method-not-allowed"); p.Outcome != "not_applied" {
+		t.Errorf("outcome of a DELETE that has no handler = %q, want not_applied", p.Outcome)
+	}
 	if allow := resp.Header.Get("Allow"); allow != "GET, HEAD, POST" {
 		t.Errorf("Allow = %q, want GET, HEAD, POST", allow)
 	}
@@ -392,7 +396,7 @@ func TestConcurrencyLimits(t *testing.T) {
 		return hold(w, r)
 	}
 	s, srv, log := handler(t, lim, Service{
-		Routes:  map[string]Handler{"GET /hold": hold, "GET /stream": hold, "GET /late": late, "GET /a": ok},
+		Routes:  map[string]Handler{"GET /hold": hold, "GET /stream": hold, "GET /late": late, "GET /a": ok, "POST /a": ok},
 		Streams: []string{"GET /stream"},
 	})
 	open := func(path string) io.Closer {
@@ -416,6 +420,10 @@ func TestConcurrencyLimits(t *testing.T) {
 	resp, body := do(t, "GET", srv.URL+"/a", "")
 	if p := wantProblem(t, resp, body, 503, "overloaded"); !p.Retryable || resp.Header.Get("Retry-After") != "1" {
 		t.Errorf("overloaded: %+v, Retry-After %q", p, resp.Header.Get("Retry-After"))
+	}
+	resp, body = do(t, "POST", srv.URL+"/a", "")
+	if p := wantProblem(t, resp, body, 503, "overloaded"); p.Outcome != "not_applied" {
+		t.Errorf("outcome of a POST that was not let in = %q, want not_applied", p.Outcome)
 	}
 	for _, path := range []string{"/health", "/ready", "/metrics"} {
 		if resp, _ := do(t, "GET", srv.URL+path, ""); resp.StatusCode != 200 {
@@ -446,7 +454,9 @@ func TestOnlyLoopbackNamesAndOwnPages(t *testing.T) {
 		}
 	}
 	resp, body := do(t, "POST", srv.URL+"/a", "", "Origin", "https://evil.example")
-	wantProblem(t, resp, body, 403, "cross-origin")
+	if p := wantProblem(t, resp, body, 403, "cross-origin"); p.Outcome != "not_applied" {
+		t.Errorf("outcome of a POST that reached no handler = %q, want not_applied", p.Outcome)
+	}
 	resp, body = do(t, "POST", srv.URL+"/a", "", "Sec-Fetch-Site", "cross-site")
 	wantProblem(t, resp, body, 403, "cross-origin")
 	for _, h := range [][]string{{"Sec-Fetch-Site", "same-origin"}, {"Origin", srv.URL}, {}} {

@@ -94,7 +94,7 @@ func operations(openapi []byte) (map[string]bool, error) {
 			continue
 		}
 		indent := len(line) - len(text)
-		key, _, isKey := strings.Cut(text, ":")
+		key, _, isKey := strings.Cut(text+" ", ": ") // a path may have colons of its own
 		key = strings.Trim(key, `"'`)
 		fail := func(what string) error { return fmt.Errorf("openapi.yaml:%d: %s: %s", n, what, text) }
 		switch {

@@ -64,6 +64,7 @@ func TestRoutesAgree(t *testing.T) {
 	Routes(t, []byte(spec), table("GET /rooms", "POST /rooms", "GET /rooms/{room}", "GET /{$}"))
 	Routes(t, []byte(spec), table("GET /rooms", "POST /rooms", "GET /rooms/{room}", "GET /", "/mount/"))
 	Routes(t, []byte("paths:\n  /files/{path}:\n    get:\n"), table("GET /files/{path...}"))
+	Routes(t, []byte("paths:\n  /x:\n    post:\n  /x:batch:\n    post:\n"), table("POST /x", "POST /x:batch"))
 }
 
 // TestRoutesCatchesMutants: every way in which document and table can differ is found.
