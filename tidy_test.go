@@ -25,16 +25,20 @@ import (
 
 const mainLinesMax = 300 // of every main.go of a service, and of the gateway's
 
+const porcupine = "github.com/anishathalye/porcupine"
+
 var (
 	// cores are the packages without I/O, clock and luck.
-	cores = []string{"internal/gossip", "internal/sharedlog", "internal/sim", "chat/room", "maelstrom/check",
+	cores = []string{"internal/gossip", "internal/sharedlog", "internal/sim", "chat/room", "pay/ledger", "maelstrom/check",
 		"maelstrom/interpreter", "maelstrom/network", "maelstrom/node", "maelstrom/service", "maelstrom/simulate", "maelstrom/workload"}
 
-	// pureImports is what a core may use of the standard library.
+	// pureImports is what a core may use of the standard library, and porcupine: a search whose answer, unless its caller
+	// gives it a time, depends on the history alone.
 	pureImports = []string{
-		"bufio", "bytes", "cmp", "container/heap", "crypto/hmac", "crypto/sha256", "encoding", "encoding/base64", "encoding/binary",
-		"encoding/hex", "encoding/json", "errors", "fmt", "hash", "hash/crc32", "hash/fnv", "io", "iter", "maps", "math", "math/big",
-		"math/bits", "math/rand/v2", "net/url", "slices", "sort", "strconv", "strings", "time", "unicode", "unicode/utf8",
+		"bufio", "bytes", "cmp", "container/heap", "crypto/hmac", "crypto/sha256", "encoding", "encoding/base32",
+		"encoding/base64", "encoding/binary", "encoding/hex", "encoding/json", "errors", "fmt", "hash", "hash/crc32", "hash/fnv",
+		"io", "iter", "maps", "math", "math/big", "math/bits", "math/rand/v2", "net/url", "slices", "sort", "strconv", "strings",
+		"time", "unicode", "unicode/utf8", porcupine,
 	}
 
 	// impureNames are what a core may not mention of those; of math/rand/v2 it
@@ -46,7 +50,8 @@ var (
 	pureRand = []string{"New", "NewPCG", "NewChaCha8", "NewZipf", "PCG", "ChaCha8", "Rand", "Source", "Zipf"}
 
 	// directRequirements are all modules that tests and the harness may use; the services use none.
-	directRequirements = []string{"github.com/google/go-cmp", "github.com/jepsen-io/maelstrom/demo/go", "pgregory.net/rapid"}
+	directRequirements = []string{porcupine, "github.com/google/go-cmp", "github.com/jepsen-io/maelstrom/demo/go",
+		"pgregory.net/rapid"}
 )
 
 // listed is what go list says of a package.

@@ -85,7 +85,9 @@ func (p *process) scan(stdout io.Reader, listening chan<- string) {
 	}
 }
 
-func isOwn(service string) bool { return service == "" || service == "chat" || service == "gateway" }
+func isOwn(service string) bool {
+	return service == "" || service == "chat" || service == "pay" || service == "gateway"
+}
 
 // stop asks the process to end, and expects that it does so cleanly.
 func (p *process) stop(t *testing.T) {

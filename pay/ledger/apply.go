@@ -292,6 +292,14 @@ func reserved(a *account, amount int64) int64 {
 	return amount
 }
 
+// returned is what a claimable of an amount takes from what is available, so that it can come back.
+func returned(a *account, amount int64) int64 {
+	if a.asset() {
+		return amount // the return makes it shrink
+	}
+	return 0
+}
+
 func (s *State) expiry(q *Request) int64 {
 	if q.Expires != 0 {
 		return q.Expires
@@ -308,7 +316,7 @@ func (s *State) own(id string) string {
 }
 
 func (s *State) claimable(q *Request) Result {
-	if len(q.Legs) != 1 || q.Legs[0].Amount >= 0 || q.Legs[0].Amount < -AmountMax || q.Recipient == "" {
+	if len(q.Legs) != 1 || !s.here(q.Legs[0].Account) || q.Legs[0].Amount >= 0 || q.Legs[0].Amount < -AmountMax || q.Recipient == "" {
 		return refuse(LegsInvalid)
 	}
 	if refused := s.asAsked(q); refused.Refused != 0 {
@@ -325,6 +333,7 @@ func (s *State) claimable(q *Request) Result {
 	}
 	a := s.touch(s.find(legs[0].Account))
 	a.incoming += amount
+	a.held += returned(a, amount)
 	s.roots[result.Record] = &root{status: statusClaimable, amount: amount, remaining: amount, expires: expires, payer: a.id}
 	heap.Push(&s.due, due{expires, result.Record})
 	return result
@@ -372,7 +381,7 @@ func (s *State) payable(q *Request, legs []Leg, placed []placed, limits bool) Re
 			code = Forbidden
 		case change < 0 && !a.overdraft() && a.available()+change < 0:
 			code = InsufficientFunds
-		case change < 0 && limits && s.exceeds(a, -change):
+		case leg.amount < 0 && limits && s.exceeds(a, -leg.amount):
 			code = LimitExceeded
 		case change < 0 && a.available()+change < -AmountMax, change > 0 && a.natural(a.posted)+a.incoming+change > AmountMax:
 			code = BalanceOverflow
@@ -410,9 +419,6 @@ func (s *State) spend(n uint32, amount int64) {
 	a := s.accounts.at(n)
 	if s.undo != nil {
 		s.undo.keep(n, a)
-	}
-	if a.natural(-amount) >= 0 || a.record == 0 {
-		return
 	}
 	if today := s.today(); a.day != today {
 		a.day, a.spent = today, 0

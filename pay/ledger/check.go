@@ -111,6 +111,7 @@ func (s *State) checkRoots() (held, incoming map[string]int64, err error) {
 			held[r.payer] += reserved(s.accounts.at(s.find(r.payer)), r.remaining)
 		case kind == recClaimable:
 			incoming[r.payer] += open
+			held[r.payer] += returned(s.accounts.at(s.find(r.payer)), open)
 		}
 	}
 	return held, incoming, nil

@@ -77,7 +77,7 @@ func (s *State) decide(q *Request) Result {
 		r.fate = aborted
 		if c.used != 0 {
 			k := s.keys.at(c.used - 1)
-			k.record, k.code, k.leg = 0, q.Code, q.Leg
+			k.record, k.code, k.leg = 0, cmp.Or(q.Code, Cancelled), q.Leg
 		}
 	}
 	if c.root != 0 {
@@ -101,9 +101,7 @@ func (s *State) decided(c *crossing, r *record, commit bool) {
 		s.claimed(root, r.amount, c.legs)
 	default:
 		root.moving -= r.amount
-		root.captured += r.amount
-		root.receive(s, c.legs)
-		root.settle()
+		s.captured(root, r.amount, c.legs, c.final)
 	}
 }
 

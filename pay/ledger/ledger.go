@@ -52,7 +52,7 @@ const (
 	ReferenceBytesMax = 64
 	LegsMax           = 16 // of a transfer
 	CallRequestsMax   = 1000
-	AmountMax         = 1 << 62 // of a balance, either way
+	AmountMax         = 1<<62 - 1 // of a balance, either way: the sum of two fits an int64
 )
 
 // Key names a request: the same key is never two effects.
@@ -258,6 +258,9 @@ func Explain(q *Request, result Result) string {
 	case TransferUnknown:
 		return fmt.Sprintf("there is no transfer %s", transfer)
 	case CurrencyMismatch:
+		if account == "" {
+			return transfer + " is in another currency"
+		}
 		return fmt.Sprintf("account %q is in another currency", account)
 	case LegsInvalid:
 		return "the legs do not add up, or name an account twice or one that has no part in this"

@@ -12,7 +12,6 @@ type book struct {
 	t     testing.TB
 	state *ledger.State
 	slot  uint64
-	keys  int
 }
 
 var krw = ledger.Currency{'K', 'R', 'W'}

@@ -18,9 +18,9 @@ const (
 	Move                          // Legs, Currency, Memo, Reference, IfVersion; Linked
 	Hold                          // the same, two Legs: the payer's, the receiver's; Expires
 	Claimable                     // the same, one Leg: the payer's; Recipient, Expires
-	Capture                       // Transfer, Amount (0: what remains), Legs (who receives it; none: the hold's), Final
+	Capture                       // Transfer, Currency, Amount (0: what remains), Legs (who receives it; none: the hold's), Final
 	Void                          // Transfer: what remains of a hold is freed, a claimable is returned
-	Refund                        // Transfer, Amount (0: all), Legs (who gives back, positive; none: who received)
+	Refund                        // Transfer, Currency, Amount (0: all), Legs (who gives back, positive; none: who received)
 	Claim                         // Transfer, Account
 	Expire                        // Transfer; by the service, without a key
 	UseKey                        // Print: the key is used in another shard for the request of this fingerprint
@@ -317,12 +317,8 @@ func (r *reader) string() string { return r.take(int(min(r.uvarint(), 1<<30))) }
 
 func (r *reader) legs() []Leg {
 	n := r.uvarint()
-	if n > uint64(len(r.text)) {
-		r.bad = true
-		return nil
-	}
 	legs := make([]Leg, 0, min(n, LegsMax))
-	for range n {
+	for ; n > 0 && !r.bad; n-- {
 		legs = append(legs, Leg{r.string(), r.varint()})
 	}
 	return legs

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// target finds what a request acts on.
+// target finds what a request acts on, and fills in its currency, which is what the request says if it does.
 func (s *State) target(q *Request) (rec uint32, r *root, refused Code) {
 	rec = s.lookup(q.Transfer)
 	if rec == 0 {
@@ -16,7 +16,11 @@ func (s *State) target(q *Request) (rec uint32, r *root, refused Code) {
 	default:
 		return 0, nil, TransferUnknown
 	}
-	q.Currency = s.records.at(rec).currency
+	currency := s.records.at(rec).currency
+	if q.Currency != (Currency{}) && q.Currency != currency {
+		return 0, nil, CurrencyMismatch
+	}
+	q.Currency = currency
 	return rec, s.roots[rec], 0
 }
 
@@ -69,16 +73,22 @@ func (s *State) capture(q *Request) Result {
 	r.remaining -= amount
 	if result.Settling {
 		r.moving += amount
-		s.settling[result.Record].root = rec
+		c := s.settling[result.Record]
+		c.root, c.final = rec, q.Final
 	} else {
-		r.captured += amount
-		r.receive(s, legs)
+		s.captured(r, amount, legs, q.Final)
 	}
-	if q.Final {
+	return result
+}
+
+// captured ends a capture that was done.
+func (s *State) captured(r *root, amount int64, legs []Leg, final bool) {
+	r.captured += amount
+	r.receive(s, legs)
+	if final {
 		s.free(r, statusVoided)
 	}
 	r.settle()
-	return result
 }
 
 // receive notes who received what.
@@ -162,11 +172,18 @@ func (s *State) giveBack(q *Request, rec uint32, r *root, kind recordKind, how s
 	n := s.record(q, kind, amount)
 	s.records.at(n).parent = rec
 	payer := s.find(r.payer)
-	s.touch(payer).incoming -= amount
+	s.cease(payer, amount)
 	s.post(n, []placed{{s.system(claims, q.Currency), -amount}, {payer, amount}})
 	r.remaining, r.voided, r.over = 0, r.voided+amount, how
 	r.settle()
 	return Result{Record: n}
+}
+
+// cease ends the claim of a payer on the return of a claimable.
+func (s *State) cease(payer uint32, amount int64) {
+	a := s.touch(payer)
+	a.incoming -= amount
+	a.held -= returned(a, amount)
 }
 
 func (s *State) claim(q *Request) Result {
@@ -203,7 +220,7 @@ func (s *State) claim(q *Request) Result {
 }
 
 func (s *State) claimed(r *root, amount int64, legs []Leg) {
-	s.touch(s.find(r.payer)).incoming -= amount
+	s.cease(s.find(r.payer), amount)
 	r.captured += amount
 	r.receive(s, legs)
 	r.settle()

@@ -55,6 +55,7 @@ func (s *State) Snapshot() []byte {
 		w.u32(c.used)
 		w.u32(c.root)
 		w.flag(c.any)
+		w.flag(c.final)
 	}
 	w.count(len(s.portions))
 	for _, id := range slices.SortedFunc(maps.Keys(s.portions), compareIDs) {
@@ -161,10 +162,23 @@ func (r *reader) u64() uint64 {
 
 func (r *reader) i64() int64 { return int64(r.u64()) }
 
-// count reads a number of rows, each of which takes at least a byte.
-func (r *reader) count() int {
+// The least bytes that rows take, so that a damaged count cannot ask for much more memory than the snapshot has.
+const (
+	userBytesMin     = 1
+	accountBytesMin  = 81
+	recordBytes      = 46
+	postingBytes     = 32
+	keyBytes         = 30
+	rootBytesMin     = 72
+	crossingBytesMin = 15
+	portionBytes     = 23
+	shareBytesMin    = 17
+)
+
+// count reads a number of rows, each of which takes at least so many bytes.
+func (r *reader) count(rowBytes int) int {
 	n := r.u64()
-	if n > uint64(len(r.text)-r.at) {
+	if n > uint64((len(r.text)-r.at)/rowBytes) {
 		r.bad = true
 		return 0
 	}
@@ -186,7 +200,7 @@ func (s *State) Restore(snapshot []byte) error {
 	fresh := NewState(shard, shards)
 	fresh.position = sharedlog.Position{Slot: r.u64(), Time: r.i64()}
 	r.tables(fresh)
-	for range r.count() {
+	for range r.count(rootBytesMin) {
 		rec := r.u32()
 		root := r.root()
 		fresh.roots[rec] = root
@@ -195,11 +209,11 @@ func (s *State) Restore(snapshot []byte) error {
 		}
 	}
 	heap.Init(&fresh.due)
-	for range r.count() {
+	for range r.count(crossingBytesMin) {
 		rec := r.u32()
-		fresh.settling[rec] = &crossing{legs: r.ownLegs(), used: r.u32(), root: r.u32(), any: r.byte() != 0}
+		fresh.settling[rec] = &crossing{legs: r.ownLegs(), used: r.u32(), root: r.u32(), any: r.byte() != 0, final: r.byte() != 0}
 	}
-	for range r.count() {
+	for range r.count(portionBytes) {
 		fresh.portions[r.id()] = &portion{record: r.u32(), code: Code(r.byte()), leg: r.byte(), pending: r.byte() != 0}
 	}
 	if r.bad || r.at != len(r.text) {
@@ -219,24 +233,28 @@ func (r *reader) ownLegs() []Leg {
 }
 
 func (r *reader) tables(s *State) {
-	for range r.count() {
+	for range r.count(userBytesMin) {
 		s.user(r.string())
 	}
-	for range r.count() {
+	accounts := r.count(accountBytesMin)
+	s.byID = make(map[string]uint32, accounts)
+	for range accounts {
 		a := r.account()
 		s.byID[a.id] = s.accounts.add(a)
 	}
-	for range r.count() {
+	for range r.count(recordBytes) {
 		s.records.add(r.record())
 	}
-	for range r.count() {
+	for range r.count(postingBytes) {
 		p := posting{r.i64(), r.i64(), r.u32(), r.u32(), r.u32(), r.u32()}
 		n := s.postings.add(p)
 		if p.number%markEvery == 0 {
 			s.marks[p.account] = append(s.marks[p.account], n)
 		}
 	}
-	for range r.count() {
+	keys := r.count(keyBytes)
+	s.byKey = make(map[Key]uint32, keys)
+	for range keys {
 		var k used
 		copy(k.key[:], r.take(len(k.key)))
 		copy(k.print[:], r.take(len(k.print)))
@@ -274,7 +292,7 @@ func (r *reader) root() *root {
 	n := &root{status: status(r.byte()), over: status(r.byte()), amount: r.i64(), remaining: r.i64(), moving: r.i64(),
 		captured: r.i64(), voided: r.i64(), refunded: r.i64(), expires: r.i64()}
 	n.payer, n.payee = strings.Clone(r.string()), strings.Clone(r.string())
-	for range r.count() {
+	for range r.count(shareBytesMin) {
 		n.receivedBy = append(n.receivedBy, share{strings.Clone(r.string()), r.i64(), r.i64()})
 	}
 	return n

@@ -181,10 +181,11 @@ type share struct {
 
 // crossing is a transfer between shards, at home, until it is decided.
 type crossing struct {
-	legs []Leg
-	used uint32 // its key, plus one; 0: none
-	root uint32 // record of what is captured, claimed or refunded; 0: none
-	any  bool   // its request may move what is not the caller's
+	legs  []Leg
+	used  uint32 // its key, plus one; 0: none
+	root  uint32 // record of what is captured, claimed or refunded; 0: none
+	any   bool   // its request may move what is not the caller's
+	final bool   // a capture that, if it is committed, voids what then remains
 }
 
 // portion is this shard's part in another shard's transfer.

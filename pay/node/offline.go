@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 
 	"dongne/internal/sharedlog"
@@ -26,6 +27,9 @@ func replayShards(ctx context.Context, config Config, each func(shard int, r rep
 	s, err := store.Open(config.Store, config.Dir, "pay")
 	if err != nil {
 		return fmt.Errorf("STORE: %w", err)
+	}
+	if _, err := os.Stat(config.Dir); err != nil && !s.Shared() {
+		return fmt.Errorf("DATA_DIR: there is no ledger: %w", err)
 	}
 	if err := settleShards(ctx, s, config.Shards); err != nil {
 		return err

@@ -190,6 +190,14 @@ func (n *Node) cursor(text string) ([]uint32, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %q", ErrCursor, text)
 	}
+	if n.store.Shared() {
+		return seen, nil // another process may have seen more
+	}
+	for i, end := range n.ends() {
+		if seen[i] > end {
+			return nil, fmt.Errorf("%w: %q is beyond its end", ErrCursor, text)
+		}
+	}
 	return seen, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -269,4 +270,26 @@ func TestShardsStay(t *testing.T) {
 	if _, err := node.Open(t.Context(), config(dir, 3)); err == nil || !strings.Contains(err.Error(), "SHARDS") {
 		t.Errorf("three shards after two: %v", err)
 	}
+}
+
+// TestNoLedger: there is nothing to verify where nothing is, and nothing is made there.
+func TestNoLedger(t *testing.T) {
+	conf := config(filepath.Join(t.TempDir(), "elsewhere"), 1)
+	if err := node.Verify(t.Context(), conf, &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "no ledger") {
+		t.Errorf("Verify without a ledger: %v", err)
+	}
+	if _, err := os.Stat(conf.Dir); err == nil {
+		t.Error("Verify made a folder")
+	}
+}
+
+// TestCursorBeyond: a cursor of another history is refused where no other process can have seen more.
+func TestCursorBeyond(t *testing.T) {
+	n := open(t, config(t.TempDir(), 2))
+	for _, cursor := range []string{"7.0", "0.1", "1", "x.0", "0.0.0"} {
+		if _, _, err := n.Events(cursor, 1); !errors.Is(err, node.ErrCursor) {
+			t.Errorf("Events(%q): %v", cursor, err)
+		}
+	}
+	shut(t, n)
 }
