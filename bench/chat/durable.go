@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"dongne/bench/proc"
+	"dongne/bench/report"
 )
 
 // durable is what one measurement of acknowledgements gave.
@@ -38,7 +37,7 @@ func measureDurable(ctx context.Context, sys system, o options) (d durable, err 
 		if err := errors.Join(measureErr, <-done); err != nil {
 			return err
 		}
-		d.p50, d.p99 = quantiles(r.took)
+		d.p50, d.p99 = report.Quantiles(r.took)
 		stored, err := s.stored(ctx)
 		if err == nil && stored != int(r.acked.Load()) {
 			err = fmt.Errorf("%d texts were acknowledged, the server keeps %d", r.acked.Load(), stored)
@@ -109,7 +108,7 @@ func (r *ackRun) measure(ctx context.Context, s *server, o options, d *durable) 
 		if c.cpu, err = s.process.CPU(); err != nil {
 			return c, err
 		}
-		c.others, err = others(c.cpu)
+		c.others, err = proc.Others(c.cpu)
 		c.acked, c.time = int(r.acked.Load()), time.Now()
 		return c, err
 	}
@@ -134,36 +133,4 @@ func (r *ackRun) measure(ctx context.Context, s *server, o options, d *durable) 
 		d.perCPU = acks / cpu
 	}
 	return nil
-}
-
-const (
-	rawFileBytes  = 16 << 20
-	rawBlockBytes = 4 << 10
-)
-
-// measureRaw is the disk's own rate: one block overwritten in an allocated file and fdatasync'd, one after the other.
-func measureRaw(ctx context.Context, dir string, d time.Duration) (perSecond float64, err error) {
-	f, err := os.Create(filepath.Join(dir, "raw"))
-	if err != nil {
-		return 0, err
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	if _, err := f.Write(make([]byte, rawFileBytes)); err != nil {
-		return 0, err
-	}
-	if err := f.Sync(); err != nil {
-		return 0, err
-	}
-	block := make([]byte, rawBlockBytes)
-	begin, n := time.Now(), 0
-	for ; time.Since(begin) < d && ctx.Err() == nil; n++ {
-		if _, err := f.WriteAt(block, int64(n*rawBlockBytes%rawFileBytes)); err != nil {
-			return 0, err
-		}
-		if err := syscall.Fdatasync(int(f.Fd())); err != nil {
-			return 0, err
-		}
-	}
-	return float64(n) / time.Since(begin).Seconds(), ctx.Err()
 }

@@ -5,12 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
 	"dongne/bench/load"
 	"dongne/bench/proc"
+	"dongne/bench/report"
 )
 
 const (
@@ -72,7 +72,7 @@ func best(rounds [][]fanOut) (of []fanOut) {
 		for _, round := range rounds {
 			results = append(results, round[choice])
 		}
-		if median(results, fanOut.rate) > median(of, fanOut.rate) {
+		if report.Median(results, fanOut.rate) > report.Median(of, fanOut.rate) {
 			of = results
 		}
 	}
@@ -177,7 +177,7 @@ func (r *fanOutRun) latencies(ctx context.Context, o options, f *fanOut) error {
 	for i := range due {
 		took[i] = arrived[i].Sub(due[i])
 	}
-	f.p50, f.p99 = quantiles(took)
+	f.p50, f.p99 = report.Quantiles(took)
 	return nil
 }
 
@@ -286,18 +286,8 @@ func (r *fanOutRun) snapshot(ctx context.Context) (s snapshot, err error) {
 	}
 	s.reader = r.crowd.CPU()
 	s.crowd = r.crowd.Progress()
-	s.others, err = others(s.server + s.reader)
+	s.others, err = proc.Others(s.server + s.reader)
 	return s, err
-}
-
-// others is the CPU time of everything on this machine but this process and those whose time is known.
-func others(known time.Duration) (time.Duration, error) {
-	busy, err := proc.Busy()
-	if err != nil {
-		return 0, err
-	}
-	own, err := proc.Own()
-	return busy - own - known, err
 }
 
 // fill sets all but the latencies. The time is the one between the crowd's own two reports.
@@ -318,10 +308,4 @@ func (f *fanOut) fill(begin, end snapshot) {
 	if counted := end.deliveries - begin.deliveries; counted > 0 {
 		f.writes = (end.writes - begin.writes) / counted
 	}
-}
-
-// quantiles sorts took.
-func quantiles(took []time.Duration) (p50, p99 time.Duration) {
-	slices.Sort(took)
-	return took[len(took)/2], took[len(took)*99/100]
 }

@@ -75,7 +75,7 @@ func (s *server) settledMemory(ctx context.Context, o options) (proc.Memory, err
 	var last proc.Memory
 	for range settleSteps {
 		if s.debug != "" {
-			if _, err := get(ctx, "http://"+s.debug+"/debug/pprof/heap?gc=1"); err != nil {
+			if _, err := load.Get(ctx, "http://"+s.debug+"/debug/pprof/heap?gc=1"); err != nil {
 				return last, err
 			}
 		}

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"dongne/bench/load"
+	"dongne/bench/report"
 )
 
 // options are the flags.
@@ -83,18 +84,18 @@ func run(ctx context.Context, o options, out io.Writer) error {
 }
 
 func measure(ctx context.Context, o options, all systems, dir string, out io.Writer) error {
-	r := report{out: out, options: o, absent: all.absent}
+	b := benchmark{Report: report.Report{Out: out}, options: o, absent: all.absent}
 	if o.wants("fanout") {
-		r.fanOut(ctx, append([]system{all.chat, all.nchan}, all.core...))
+		b.fanOut(ctx, append([]system{all.chat, all.nchan}, all.core...))
 	}
 	if o.wants("idle") {
-		r.idle(ctx, []system{all.chat, all.nchan, all.core[0]})
+		b.idle(ctx, []system{all.chat, all.nchan, all.core[0]})
 	}
 	if o.wants("durable") {
-		r.durable(ctx, []system{all.chat, all.jetStream}, dir)
+		b.durable(ctx, []system{all.chat, all.jetStream}, dir)
 	}
-	r.printGoals()
-	return errors.Join(r.failed, ctx.Err())
+	b.PrintGoals()
+	return errors.Join(b.Failed, ctx.Err())
 }
 
 // stallTime is how much longer than its measurements a system may take in all, before it is said to hang.
@@ -140,7 +141,7 @@ func (o options) saveProfile(ctx context.Context, s *server, part, name string) 
 	if o.profile == "" || s.debug == "" {
 		return nil
 	}
-	profile, err := get(ctx, fmt.Sprintf("http://%s/debug/pprof/%s?seconds=%d", s.debug, name, int(max(1, o.seconds))))
+	profile, err := load.Get(ctx, fmt.Sprintf("http://%s/debug/pprof/%s?seconds=%d", s.debug, name, int(max(1, o.seconds))))
 	if err != nil {
 		return fmt.Errorf("profile: %w", err)
 	}

@@ -19,7 +19,7 @@ import (
 // one replica and syncs before each acknowledgement.
 func natsServer(program string, jetStream bool) func(context.Context, string, []room) (*server, error) {
 	return func(ctx context.Context, dir string, rooms []room) (*server, error) {
-		addrs, ports, err := freeAddrs(2)
+		addrs, ports, err := proc.FreeAddrs(2)
 		if err != nil {
 			return nil, err
 		}

@@ -4,13 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
-	"strings"
 
 	"dongne/bench/load"
 	"dongne/bench/proc"
@@ -63,14 +59,14 @@ type systems struct {
 // findSystems builds what go.mod names and looks for what is installed. Only ours must be there.
 func findSystems(ctx context.Context, dir string) (systems, error) {
 	s := systems{absent: map[string]string{}}
-	program, err := build(ctx, dir, "dongne/chat")
+	program, err := proc.Build(ctx, dir, "dongne/chat")
 	if err != nil {
 		return s, err
 	}
 	s.chat = system{"ours (chat)", true, chatServer(program)}
 
 	s.nchan = system{name: "nchan"}
-	if nginx, version, err := installed("nginx", "-v"); err != nil {
+	if nginx, version, err := proc.Installed("nginx", "-v"); err != nil {
 		s.absent[s.nchan.name] = "absent: apt-get install nginx libnginx-mod-nchan"
 	} else if _, err := os.Stat(nchanModule); err != nil {
 		s.absent[s.nchan.name] = "absent: apt-get install libnginx-mod-nchan"
@@ -79,7 +75,7 @@ func findSystems(ctx context.Context, dir string) (systems, error) {
 	}
 
 	core := system{name: natsCore}
-	if nats, version, err := installed("nats-server", "-v"); err != nil {
+	if nats, version, err := proc.Installed("nats-server", "-v"); err != nil {
 		s.absent[core.name] = "absent: apt-get install nats-server"
 	} else {
 		core = system{core.name + " " + version, false, natsServer(nats, false)}
@@ -87,9 +83,9 @@ func findSystems(ctx context.Context, dir string) (systems, error) {
 	s.core = []system{core}
 
 	s.jetStream = system{name: "JetStream, sync always"}
-	if nats, err := build(ctx, dir, "github.com/nats-io/nats-server/v2"); err != nil {
+	if nats, err := proc.Build(ctx, dir, "github.com/nats-io/nats-server/v2"); err != nil {
 		s.absent[s.jetStream.name] = fmt.Sprintf("absent: go build github.com/nats-io/nats-server/v2: %v", err)
-	} else if _, version, err := installed(nats, "-v"); err != nil {
+	} else if _, version, err := proc.Installed(nats, "-v"); err != nil {
 		s.absent[s.jetStream.name] = fmt.Sprintf("absent: %v", err)
 	} else {
 		s.core = append(s.core, system{natsCore + " " + version, false, natsServer(nats, false)})
@@ -98,50 +94,10 @@ func findSystems(ctx context.Context, dir string) (systems, error) {
 	return s, nil
 }
 
-// build builds a command of this module's graph.
-func build(ctx context.Context, dir, path string) (string, error) {
-	program := filepath.Join(dir, strings.ReplaceAll(path, "/", "-"))
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", program, path).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build %s: %w: %s", path, err, out)
-	}
-	return program, nil
-}
-
-// installed finds a program and asks it for its version, the part with digits and dots of what it says.
-func installed(name, flag string) (path, version string, err error) {
-	if path, err = exec.LookPath(name); err != nil {
-		return "", "", err
-	}
-	out, err := exec.Command(path, flag).CombinedOutput()
-	if err != nil {
-		return "", "", fmt.Errorf("%s %s: %w: %s", path, flag, err, out)
-	}
-	at := strings.IndexAny(string(out), "0123456789")
-	if at < 0 {
-		return "", "", fmt.Errorf("%s %s: no version in %q", path, flag, out)
-	}
-	version, _, _ = strings.Cut(strings.Fields(string(out)[at:])[0], "+")
-	return path, version, nil
-}
-
-// freeAddrs returns n addresses and their ports.
-func freeAddrs(n int) (addrs, ports []string, err error) {
-	for range n {
-		addr, err := proc.FreeAddr()
-		if err != nil {
-			return nil, nil, err
-		}
-		addrs = append(addrs, addr)
-		ports = append(ports, addr[strings.LastIndexByte(addr, ':')+1:])
-	}
-	return addrs, ports, nil
-}
-
 // chatServer starts our chat: durable, one line per request not logged, as the peers do not log them either.
 func chatServer(program string) func(context.Context, string, []room) (*server, error) {
 	return func(ctx context.Context, dir string, rooms []room) (*server, error) {
-		addrs, ports, err := freeAddrs(2)
+		addrs, ports, err := proc.FreeAddrs(2)
 		if err != nil {
 			return nil, err
 		}
@@ -167,11 +123,11 @@ func chatServer(program string) func(context.Context, string, []room) (*server, 
 			return &chatPublisher{conn: conn, user: "p" + strconv.Itoa(i), room: ids[0]}, err
 		}
 		s.writes = func(ctx context.Context) (writes, deliveries float64, err error) {
-			m, err := metrics(ctx, addrs[0], "chat_stream_writes_total", "chat_stream_deliveries_total")
+			m, err := load.Metrics(ctx, addrs[0], "chat_stream_writes_total", "chat_stream_deliveries_total")
 			return m[0], m[1], err
 		}
 		s.stored = func(ctx context.Context) (int, error) {
-			m, err := metrics(ctx, addrs[0], "chat_log_entries")
+			m, err := load.Metrics(ctx, addrs[0], "chat_log_entries")
 			return int(m[0]) - len(rooms), err
 		}
 		return s, nil
@@ -199,50 +155,6 @@ func createRooms(ctx context.Context, addr string, rooms []room) ([]string, erro
 		ids[i] = created.ID
 	}
 	return ids, nil
-}
-
-// metrics reads metrics without labels, in the order of their names.
-func metrics(ctx context.Context, addr string, names ...string) ([]float64, error) {
-	values := make([]float64, len(names))
-	text, err := get(ctx, "http://"+addr+"/metrics")
-	if err != nil {
-		return values, err
-	}
-	found := 0
-	for line := range strings.Lines(string(text)) {
-		fields := strings.Fields(line)
-		for i, name := range names {
-			if len(fields) == 2 && fields[0] == name {
-				if values[i], err = strconv.ParseFloat(fields[1], 64); err != nil {
-					return values, err
-				}
-				found++
-			}
-		}
-	}
-	if found != len(names) {
-		return values, fmt.Errorf("metrics: %d of %q found", found, names)
-	}
-	return values, nil
-}
-
-// get reads an URL to its end.
-func get(ctx context.Context, url string) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, "GET", url, nil)
-	if err != nil {
-		return nil, err
-	}
-	request.Close = true // an idle connection would be memory of the server's
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err == nil && answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s: %s", url, answer.Status, body)
-	}
-	return body, err
 }
 
 // chatPublisher posts messages, each with an idempotency key as every client should.

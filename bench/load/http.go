@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 const bodyBytesMax = 16 << 20 // of an answer
@@ -20,6 +22,10 @@ type HTTP struct {
 	stop func() bool
 	host string
 	buf  []byte
+
+	// Watch is the name of an answer's header, and Watched its value in the last answer, empty when it had none.
+	Watch   string
+	Watched string
 }
 
 // DialHTTP connects. The connection is closed when ctx ends.
@@ -59,14 +65,48 @@ func (c *HTTP) Do(method, path, headers string, body []byte) (int, []byte, error
 	if err != nil {
 		return 0, nil, err
 	}
-	c.buf = append(c.buf[:0], make([]byte, length)...)
+	if length == chunked {
+		err = c.chunks()
+		return status, c.buf, err
+	}
+	c.buf = slices.Grow(c.buf[:0], length)[:length]
 	_, err = io.ReadFull(c.r, c.buf)
 	return status, c.buf, err
 }
 
+// chunks reads a body in chunks, without trailers, to its end.
+func (c *HTTP) chunks() error {
+	c.buf = c.buf[:0]
+	for {
+		line, err := c.r.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		size, _, _ := bytes.Cut(bytes.TrimSpace(line), []byte(";"))
+		n, err := strconv.ParseUint(string(size), 16, 31)
+		if err != nil || len(c.buf)+int(n) > bodyBytesMax {
+			return fmt.Errorf("a chunk of %q bytes", line)
+		}
+		at := len(c.buf)
+		c.buf = append(c.buf, make([]byte, n)...)
+		if _, err := io.ReadFull(c.r, c.buf[at:]); err != nil {
+			return err
+		}
+		if line, err := c.r.ReadSlice('\n'); err != nil || len(bytes.TrimSpace(line)) > 0 {
+			return fmt.Errorf("a chunk that does not end: %q (%v)", line, err)
+		}
+		if n == 0 {
+			return nil
+		}
+	}
+}
+
+const chunked = -2 // in place of a body's length
+
 // head reads to the end of the head and returns the length of the body.
 func (c *HTTP) head() (int, error) {
 	length := -1
+	c.Watched = ""
 	for {
 		line, err := c.r.ReadSlice('\n')
 		if err != nil {
@@ -74,7 +114,7 @@ func (c *HTTP) head() (int, error) {
 		}
 		name, value, _ := bytes.Cut(bytes.TrimSpace(line), []byte(":"))
 		switch {
-		case len(name) == 0 && length < 0:
+		case len(name) == 0 && length == -1:
 			return 0, fmt.Errorf("an answer without Content-Length")
 		case len(name) == 0:
 			return length, nil
@@ -83,6 +123,10 @@ func (c *HTTP) head() (int, error) {
 			if err != nil || length < 0 || length > bodyBytesMax {
 				return 0, fmt.Errorf("a body of %q bytes", value)
 			}
+		case bytes.EqualFold(name, []byte("Transfer-Encoding")):
+			length = chunked
+		case c.Watch != "" && strings.EqualFold(string(name), c.Watch):
+			c.Watched = string(bytes.TrimSpace(value))
 		}
 	}
 }

@@ -204,3 +204,45 @@ func TestHTTPKeepsItsConnection(t *testing.T) {
 		t.Errorf("%d connections were used, want 1", len(peers))
 	}
 }
+
+func TestHTTPReadsChunksAndAHeader(t *testing.T) {
+	want := strings.Repeat("0123456789", 10_000)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/chunks" {
+			w.Header().Set("X-Mark", "yes")
+			for i := 0; i < len(want); i += 30_000 {
+				fmt.Fprint(w, want[i:min(len(want), i+30_000)])
+				w.(http.Flusher).Flush()
+			}
+		}
+	}))
+	defer srv.Close()
+	conn, err := DialHTTP(t.Context(), srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.Watch = "x-mark"
+	for range 2 {
+		if status, body, err := conn.Do("GET", "/chunks", "", nil); status != 200 || string(body) != want || err != nil || conn.Watched != "yes" {
+			t.Fatalf("Do(/chunks) = %d, %d bytes, %v, mark %q; want 200, %d bytes, mark yes", status, len(body), err, conn.Watched, len(want))
+		}
+		if status, body, err := conn.Do("GET", "/empty", "", nil); status != 200 || len(body) > 0 || err != nil || conn.Watched != "" {
+			t.Fatalf("Do(/empty) = %d, %q, %v, mark %q; want 200 and nothing", status, body, err, conn.Watched)
+		}
+	}
+}
+
+func TestMetricsSumsOverLabels(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "# HELP a_total 9\na_total{x=\"1 2\"} 3\na_total{x=\"2\"} 4\nb 1.5\na_total_more 100\n")
+	}))
+	defer srv.Close()
+	addr := srv.Listener.Addr().String()
+	if got, err := Metrics(t.Context(), addr, "b", "a_total"); err != nil || fmt.Sprint(got) != "[1.5 7]" {
+		t.Errorf("Metrics(b, a_total) = %v, %v; want 1.5 and 7", got, err)
+	}
+	if _, err := Metrics(t.Context(), addr, "b", "c"); err == nil || !strings.Contains(err.Error(), `"c"`) {
+		t.Errorf("Metrics(b, c): error %v, want one that names c", err)
+	}
+}

@@ -24,7 +24,8 @@ const (
 	clockTicks = 100     // per second in /proc/<pid>/stat: USER_HZ, the same on every Linux architecture that Go knows
 )
 
-// Process is a running child process with its descendants: they share a process group of their own.
+// Process is a running child process with its descendants: they share a process group of its own, or are its children's
+// children, as PostgreSQL's, which each make a group.
 type Process struct {
 	cmd    *exec.Cmd
 	output tail
@@ -33,11 +34,16 @@ type Process struct {
 
 // Start runs a program with env added to this process's environment. It ends when this process does, whatever ends it.
 func Start(env []string, name string, args ...string) (*Process, error) {
+	return StartAs(nil, env, name, args...)
+}
+
+// StartAs is Start as another user, for which this process must be root; nil: as this one.
+func StartAs(user *syscall.Credential, env []string, name string, args ...string) (*Process, error) {
 	p := &Process{cmd: exec.Command(name, args...), exited: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
 	p.cmd.WaitDelay = time.Second // for output that a descendant holds open
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM, Credential: user}
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -55,6 +61,11 @@ func (p *Process) Stop() {
 	case <-p.exited:
 	case <-time.After(stopTime):
 	}
+	p.Kill()
+}
+
+// Kill ends the process and its group at once, as kill -9 does.
+func (p *Process) Kill() {
 	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // an empty group answers ESRCH
 	<-p.exited
 	for late := time.Now().Add(stopTime); p.alive() && time.Now().Before(late); {
@@ -139,11 +150,12 @@ func (p *Process) Memory() (Memory, error) {
 	return m, err
 }
 
-// each calls f for every process of the group: its folder in /proc, and the fields of its stat file from the state on.
+// each calls f for every process of the group and every descendant: its folder in /proc, and the fields of its stat file
+// from the state on.
 func (p *Process) each(f func(dir string, fields []string) error) error {
-	group := strconv.Itoa(p.cmd.Process.Pid)
+	root := strconv.Itoa(p.cmd.Process.Pid)
 	dirs, err := filepath.Glob("/proc/[0-9]*")
-	found := false
+	stats, parents := map[string][]string{}, map[string]string{}
 	for _, dir := range dirs {
 		stat, err := os.ReadFile(filepath.Join(dir, "stat"))
 		if err != nil {
@@ -151,10 +163,26 @@ func (p *Process) each(f func(dir string, fields []string) error) error {
 		}
 		// The name before the state is in parentheses and may hold anything.
 		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-		if len(fields) < 13 || fields[2] != group || fields[0] == "Z" {
+		if len(fields) >= 13 && fields[0] != "Z" {
+			stats[dir], parents[filepath.Base(dir)] = fields, fields[1]
+		}
+	}
+	descends := func(pid string) bool {
+		for steps := 0; pid != root && pid != "" && steps < len(parents); steps++ { // read over a time, it may hold a circle
+			pid = parents[pid]
+		}
+		return pid == root
+	}
+	found := false
+	for _, dir := range dirs {
+		fields := stats[dir]
+		if fields == nil || fields[2] != root && !descends(filepath.Base(dir)) {
 			continue
 		}
 		if err := f(dir, fields); err != nil {
+			if _, statErr := os.Stat(dir); statErr != nil {
+				continue // it ended meanwhile
+			}
 			return fmt.Errorf("%s: %w", dir, err)
 		}
 		found = true
@@ -186,6 +214,16 @@ func Busy() (time.Duration, error) {
 		ticks += n
 	}
 	return time.Duration(ticks) * time.Second / clockTicks, nil
+}
+
+// Others is the CPU time of everything on this machine but this process and those whose time is known.
+func Others(known time.Duration) (time.Duration, error) {
+	busy, err := Busy()
+	if err != nil {
+		return 0, err
+	}
+	own, err := Own()
+	return busy - own - known, err
 }
 
 // Own is the CPU time of this process.
