@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -176,6 +177,12 @@ func (m *teller) note(a *ask) {
 // sent once more: what was answered is answered the same, what was in doubt has one effect or none, and the books are
 // exact. DONGNE_KILLS says how often (5), DONGNE_SEED which luck.
 func TestKilled(t *testing.T) {
+	for _, shards := range []int{1, 3} {
+		t.Run(fmt.Sprint("shards=", shards), func(t *testing.T) { testKilled(t, shards) })
+	}
+}
+
+func testKilled(t *testing.T, shards int) {
 	kills := number(t, "DONGNE_KILLS", 5)
 	seed := uint64(number(t, "DONGNE_SEED", 1))
 	t.Logf("DONGNE_SEED=%d", seed)
@@ -185,7 +192,7 @@ func TestKilled(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", v.binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	v.env = append(os.Environ(), "PORT=0", "DATA_DIR="+dir, "LOG_LEVEL=info")
+	v.env = append(os.Environ(), "PORT=0", "DATA_DIR="+dir, "LOG_LEVEL=info", fmt.Sprint("SHARDS=", shards))
 	v.start()
 	for _, id := range tellerAccounts {
 		a := &ask{key: "open " + id, path: "/accounts", body: fmt.Sprintf(`{"id":%q,"currency":"KRW","kind":%q}`, id,
@@ -216,6 +223,7 @@ func TestKilled(t *testing.T) {
 				tellers[i].note(a)
 			}
 		}
+		v.settle()
 		v.compare(balances)
 		if t.Failed() {
 			return
@@ -284,6 +292,35 @@ func move(t *testing.T, balances map[string]int64, transfer *ledger.Transfer) {
 		balances[leg.Account] += amount
 	}
 }
+
+// settle waits until no transfer is between shards any more: of one that was refused, the next process takes back what the
+// other shard had done by itself.
+func (v *victim) settle() {
+	v.t.Helper()
+	deadline, tick := time.NewTimer(20*time.Second), time.NewTicker(20*time.Millisecond)
+	defer tick.Stop()
+	for {
+		resp, err := v.client.Get(v.url + "/metrics")
+		if err != nil {
+			v.t.Fatal(err)
+		}
+		metrics, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil {
+			v.t.Fatal(err)
+		}
+		if !unsettled.Match(metrics) {
+			return
+		}
+		select {
+		case <-deadline.C:
+			v.t.Fatalf("transfers stay between shards:\n%s", metrics)
+		case <-tick.C:
+		}
+	}
+}
+
+var unsettled = regexp.MustCompile(`(?m)^pay_(settling|unfinished)\{.*\} [1-9]`)
 
 func (v *victim) compare(want map[string]int64) {
 	v.t.Helper()

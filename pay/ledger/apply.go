@@ -135,6 +135,9 @@ func (s *State) linked(q *Request) Result {
 func (s *State) do(asked *Request) Result {
 	request := *asked
 	q := &request
+	if !q.bounded() {
+		return refuse(LegsInvalid)
+	}
 	switch q.Kind {
 	case OpenAccount:
 		return s.openAccount(q)

@@ -16,7 +16,8 @@ func benchState(accounts int) (*State, []string) {
 	s, ids := NewState(0, 1), make([]string, accounts)
 	for i := range ids {
 		ids[i] = "user:" + strconv.Itoa(i)
-		s.Apply(sharedlog.Position{Slot: 1, Time: startTime}, []Request{{Kind: OpenAccount, Any: true, By: "bank", Account: ids[i],
+		s.Apply(sharedlog.Position{Slot: 1, Time: startTime}, []Request{{Kind: OpenAccount, Any: true, By: "bank",
+			Account:  ids[i],
 			Currency: testKRW, Settings: Settings{Overdraft: true}}})
 	}
 	return s, ids

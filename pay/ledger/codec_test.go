@@ -16,11 +16,14 @@ import (
 
 // full is a request with every field set.
 func full() Request {
-	return Request{Kind: Capture, Linked: true, Any: true, Key: NewKey("ana", "k"), By: "ana", Account: "a", Currency: testKRW,
-		Settings: Settings{Asset: true, Overdraft: true, Closed: true, PerTransfer: 1, PerDay: math.MaxInt64}, Set: SetPerDay | SetClosed,
-		Legs: []Leg{{"a", math.MinInt64}, {"b", 7}}, Amount: -3, Final: true, Transfer: ID{1 << 40, 3, 1 << 31}, Expires: -1,
-		Memo: "밥값", Reference: "r", Recipient: "dan", IfVersion: math.MaxUint32, Print: Fingerprint{1}, Commit: true, Cancel: true,
-		Code: Cancelled, Leg: 15}
+	return Request{Kind: Capture, Linked: true, Any: true, Key: NewKey("ana", "k"), By: "ana", Account: "a",
+		Currency: testKRW,
+		Settings: Settings{Asset: true, Overdraft: true, Closed: true, PerTransfer: 1, PerDay: math.MaxInt64},
+		Set:      SetPerDay | SetClosed,
+		Legs:     []Leg{{"a", math.MinInt64}, {"b", 7}}, Amount: -3, Final: true, Transfer: ID{1 << 40, 3, 1 << 31}, Expires: -1,
+		Memo: "밥값", Reference: "r", Recipient: "dan", IfVersion: math.MaxUint32, Print: Fingerprint{1}, Commit: true,
+		Cancel: true,
+		Code:   Cancelled, Leg: 15}
 }
 
 // TestFieldsSet sees to it that full has every field, so that the tests below judge all of them.
@@ -60,7 +63,10 @@ func TestEncoding(t *testing.T) {
 		t.Errorf("Decode(Encode(…)): %v, mismatch (-want +got):\n%s", err, diff)
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		legs := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Leg { return Leg{rapid.String().Draw(t, "account"), rapid.Int64().Draw(t, "amount")} }), 1, 20)
+		legs := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Leg {
+			return Leg{rapid.String().Draw(t, "account"),
+				rapid.Int64().Draw(t, "amount")}
+		}), 1, 20)
 		want := []Request{{Kind: Kind(rapid.IntRange(1, int(kinds)-1).Draw(t, "kind")), Amount: rapid.Int64().Draw(t, "amount"),
 			Legs: legs.Draw(t, "legs"), Memo: rapid.String().Draw(t, "memo"), Expires: rapid.Int64().Draw(t, "expires"),
 			Transfer: ID{rapid.Int64().Draw(t, "time"), rapid.Uint16().Draw(t, "shard"), rapid.Uint32().Draw(t, "record")}}}
@@ -91,9 +97,11 @@ func TestFingerprint(t *testing.T) {
 		seen[q.Fingerprint()] = name
 	}
 	for i, change := range []func(q *Request){
-		func(q *Request) { q.Legs[0].Account = "c" }, func(q *Request) { q.Legs[1].Amount++ }, func(q *Request) { slices.Reverse(q.Legs) },
+		func(q *Request) { q.Legs[0].Account = "c" }, func(q *Request) { q.Legs[1].Amount++ },
+		func(q *Request) { slices.Reverse(q.Legs) },
 		func(q *Request) { q.Memo, q.Reference = q.Memo+q.Reference, "" }, func(q *Request) { q.Settings.PerDay-- },
-		func(q *Request) { q.Transfer.Record++ }, func(q *Request) { q.Set = SetPerDay }, func(q *Request) { q.Settings.Overdraft = false },
+		func(q *Request) { q.Transfer.Record++ }, func(q *Request) { q.Set = SetPerDay },
+		func(q *Request) { q.Settings.Overdraft = false },
 	} {
 		q := full()
 		change(&q)
@@ -161,7 +169,8 @@ func FuzzDecode(f *testing.F) {
 func TestIDs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		draw := func(label string) ID {
-			return ID{rapid.Int64Range(0, 1<<47).Draw(t, label), rapid.Uint16().Draw(t, "shard"), rapid.Uint32Min(1).Draw(t, "record")}
+			return ID{rapid.Int64Range(0, 1<<47).Draw(t, label), rapid.Uint16().Draw(t, "shard"),
+				rapid.Uint32Min(1).Draw(t, "record")}
 		}
 		a, b := draw("a"), draw("b")
 		got, ok := ParseTransfer("tr_" + a.String())
@@ -176,8 +185,10 @@ func TestIDs(t *testing.T) {
 		}
 	})
 	good := ID{startTime / 1e6, 1, 7}.String()
-	for _, text := range []string{"", "tr_", good, "tr_" + good[1:], "tr_" + good + "0", "tr_" + strings.ToUpper(good), "TR_" + good,
-		"tr_" + good[:19] + "z", "tr_" + good[:19] + "1", "tr_" + ID{1, 1, 0}.String(), "acct_" + good, "tr_" + good[:10] + "\n" + good[11:]} {
+	for _, text := range []string{"", "tr_", good, "tr_" + good[1:], "tr_" + good + "0",
+		"tr_" + strings.ToUpper(good), "TR_" + good,
+		"tr_" + good[:19] + "z", "tr_" + good[:19] + "1", "tr_" + ID{1, 1, 0}.String(), "acct_" + good,
+		"tr_" + good[:10] + "\n" + good[11:]} {
 		if id, ok := ParseTransfer(text); ok {
 			t.Errorf("ParseTransfer(%q) = %+v", text, id)
 		}

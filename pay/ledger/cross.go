@@ -223,6 +223,12 @@ func compareIDs(a, b ID) int {
 	return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.Shard, b.Shard), cmp.Compare(a.Record, b.Record))
 }
 
+// Pending says whether this shard has a part in another's transfer that is not finished.
+func (s *State) Pending(id ID) bool {
+	p := s.portions[id]
+	return p != nil && p.pending
+}
+
 // Decided says how a transfer of this shard between shards ended; false if it has not, or there is none.
 func (s *State) Decided(id ID) (commit, decided bool) {
 	rec := s.lookup(id)

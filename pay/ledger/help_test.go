@@ -2,8 +2,10 @@ package ledger
 
 import (
 	"cmp"
+	"fmt"
 	"iter"
 	"maps"
+	"math"
 	"slices"
 )
 
@@ -16,4 +18,24 @@ func ordered[K cmp.Ordered, V any](m map[K]V) iter.Seq2[K, V] {
 			}
 		}
 	}
+}
+
+// checkDue says whether just what is open will expire, each when it should.
+func checkDue(s *State) error {
+	expire, _ := s.Due(math.MaxInt64, 1<<30)
+	due := map[uint32]bool{}
+	for _, q := range expire {
+		due[q.Transfer.Record] = true
+	}
+	for rec, r := range ordered(s.roots) {
+		if s.open(rec) != due[rec] {
+			return fmt.Errorf("record %d, %s with %d remaining: due is %v", rec, statusTexts[r.status], r.remaining, due[rec])
+		}
+	}
+	for _, d := range s.due {
+		if r := s.roots[d.record]; r == nil || r.expires != d.time {
+			return fmt.Errorf("record %d is due at %d, which it should not be", d.record, d.time)
+		}
+	}
+	return nil
 }

@@ -56,7 +56,8 @@ func (b *book) refused(code ledger.Code, q ledger.Request) {
 
 func (b *book) open(id string, settings ledger.Settings) {
 	b.t.Helper()
-	if result := b.do(ledger.Request{Kind: ledger.OpenAccount, Any: true, By: "bank", Account: id, Currency: krw, Settings: settings})[0]; result.Refused != 0 {
+	if result := b.do(ledger.Request{Kind: ledger.OpenAccount, Any: true, By: "bank", Account: id, Currency: krw,
+		Settings: settings})[0]; result.Refused != 0 {
 		b.t.Fatalf("open %q: %v", id, result.Refused)
 	}
 }
@@ -83,7 +84,8 @@ func TestHoldCaptureRefund(t *testing.T) {
 	b.must(ledger.Request{Kind: ledger.Void, Any: true, Transfer: id})
 	b.refused(ledger.NotPending, ledger.Request{Kind: ledger.Capture, Any: true, Transfer: id})
 	b.refused(ledger.RefundLegsNeeded, ledger.Request{Kind: ledger.Refund, Any: true, Transfer: id, Amount: 100})
-	b.must(ledger.Request{Kind: ledger.Refund, Any: true, Transfer: id, Amount: 100, Legs: []ledger.Leg{{Account: "seller", Amount: 100}}})
+	b.must(ledger.Request{Kind: ledger.Refund, Any: true, Transfer: id, Amount: 100,
+		Legs: []ledger.Leg{{Account: "seller", Amount: 100}}})
 	b.must(ledger.Request{Kind: ledger.Refund, Any: true, Transfer: id})
 	b.refused(ledger.NotPending, ledger.Request{Kind: ledger.Refund, Any: true, Transfer: id})
 	got, _ := b.state.Transfer(id)

@@ -74,7 +74,8 @@ func (h *history) run(commands int) error {
 		}
 	}
 	for range commands {
-		h.at.Time += pick(h.roll, "pause", 0, 1e6, 1e9, 1e9, 1e9, 60*1e9, 60*1e9, 1800*1e9, 1800*1e9, 1800*1e9, 7*3600*int64(1e9), dayNanoseconds)
+		h.at.Time += pick(h.roll, "pause", 0, 1e6, 1e9, 1e9, 1e9, 60*1e9, 60*1e9, 1800*1e9, 1800*1e9, 1800*1e9,
+			7*3600*int64(1e9), dayNanoseconds)
 		if err := h.do(h.command()); err != nil {
 			return err
 		}
@@ -96,7 +97,8 @@ func opening() [][]Request {
 		return Request{Kind: Move, Any: true, By: "bank", Currency: c, Legs: []Leg{{from, -amount}, {to, amount}}}
 	}
 	return [][]Request{{
-		open("cash", "bank", testKRW, Settings{Asset: true}), open("float", "bank", testKRW, Settings{Asset: true, Overdraft: true}),
+		open("cash", "bank", testKRW, Settings{Asset: true}), open("float", "bank", testKRW, Settings{Asset: true,
+			Overdraft: true}),
 		open("a", "ana", testKRW, Settings{PerDay: 400}), open("b", "bo", testKRW, Settings{PerTransfer: 500, PerDay: 900}),
 		open("c", "cy", testKRW, Settings{}), open("debt", "cy", testKRW, Settings{Overdraft: true}),
 		open("vault", "bank", testUSD, Settings{Asset: true, PerDay: 1200}), open("d", "ana", testUSD, Settings{}),
@@ -198,14 +200,16 @@ func (h *history) request(first bool) Request {
 const noVersion = 1 << 30
 
 func (h *history) fresh(first bool) Request {
-	q := Request{Any: h.roll("any", 3) > 0, By: h.user(), Currency: pick(h.roll, "currency", testKRW, testKRW, testKRW, testUSD)}
+	q := Request{Any: h.roll("any", 3) > 0, By: h.user(), Currency: pick(h.roll, "currency", testKRW, testKRW,
+		testKRW, testUSD)}
 	switch kind := h.roll("kind", 20); {
 	case kind < 6:
 		h.legs(&q, first)
 		return q
 	case kind == 6:
 		q.Kind, q.Account = OpenAccount, pick(h.roll, "id", "", "e", "f", "a", "acct_x", "?")
-		q.Settings = Settings{Asset: h.roll("asset", 4) == 0, Overdraft: h.roll("overdraft", 4) == 0, PerDay: pick(h.roll, "per day", 0, 0, int64(300))}
+		q.Settings = Settings{Asset: h.roll("asset", 4) == 0, Overdraft: h.roll("overdraft", 4) == 0,
+			PerDay: pick(h.roll, "per day", 0, 0, int64(300))}
 	case kind == 7:
 		q = Request{Kind: ChangeAccount, Any: q.Any, By: q.By, Account: h.account(), Set: Set(1 + h.roll("set", 15)),
 			Settings: Settings{Overdraft: h.roll("overdraft", 2) == 0, Closed: h.roll("closed", 2) == 0,
@@ -369,6 +373,9 @@ func (h *history) do(requests []Request) error {
 	if err := h.state.Check(); err != nil {
 		return fmt.Errorf("slot %d: %w", h.at.Slot, err)
 	}
+	if err := checkDue(h.state); err != nil {
+		return fmt.Errorf("slot %d: %w", h.at.Slot, err)
+	}
 	if err := h.compare(before); err != nil {
 		return fmt.Errorf("slot %d: %w", h.at.Slot, err)
 	}
@@ -417,8 +424,10 @@ func (h *history) accounts() (ids []string) {
 // view is an account as the model has it.
 func (m *model) view(a *modelAccount) Account {
 	show := func(amount int64) *Money { v := money(amount, a.currency); return &v }
-	v := Account{ID: a.id, Currency: a.currency.String(), Kind: "liability", Owner: a.owner, Overdraft: a.Overdraft, Closed: a.Closed,
-		Posted: show(a.naturally(a.credits)), Held: show(m.held(a)), Available: show(m.available(a)), Entries: uint32(len(a.lines))}
+	v := Account{ID: a.id, Currency: a.currency.String(), Kind: "liability", Owner: a.owner, Overdraft: a.Overdraft,
+		Closed: a.Closed,
+		Posted: show(a.naturally(a.credits)), Held: show(m.held(a)), Available: show(m.available(a)),
+		Entries: uint32(len(a.lines))}
 	if a.Asset {
 		v.Kind = "asset"
 	}
@@ -440,7 +449,8 @@ func (h *history) compareTransfer(rec uint32, t *modelTransfer) error {
 		}
 		return m.Amount
 	}
-	have := totals{got.Status, got.Amount.Amount, text(got.Captured), text(got.Voided), text(got.Remaining), text(got.Refunded)}
+	have := totals{got.Status, got.Amount.Amount, text(got.Captured), text(got.Voided), text(got.Remaining),
+		text(got.Refunded)}
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
 	want := totals{t.status(), number(t.amount), "0", "0", "0", number(t.refunded())}
 	switch {
@@ -471,13 +481,15 @@ func (h *history) compareStatement(id string) error {
 			i++
 			balance += line.amount
 			want := Entry{Entry: uint32(i), Transfer: "tr_" + h.state.id(line.record).String(), Kind: e.Kind, Time: e.Time,
-				Amount: strconv.FormatInt(line.amount, 10), Balance: strconv.FormatInt(balance, 10), Memo: e.Memo, Reference: e.Reference}
+				Amount: strconv.FormatInt(line.amount, 10), Balance: strconv.FormatInt(balance, 10), Memo: e.Memo,
+				Reference: e.Reference}
 			if diff := cmp.Diff(want, e); diff != "" {
 				return fmt.Errorf("line %d of %q mismatch (-want +got):\n%s", i, id, diff)
 			}
 		}
 		if page.Closing != strconv.FormatInt(balance, 10) || (page.Next == 0) != (i == len(a.lines)) {
-			return fmt.Errorf("statement of %q closes at line %d of %d with %q, want %d", id, i, len(a.lines), page.Closing, balance)
+			return fmt.Errorf("statement of %q closes at line %d of %d with %q, want %d", id, i, len(a.lines),
+				page.Closing, balance)
 		}
 		if after = page.Next; after == 0 {
 			return nil

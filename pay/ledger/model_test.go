@@ -51,7 +51,8 @@ type modelAnswer struct {
 }
 
 func newModel() *model {
-	return &model{accounts: map[string]*modelAccount{}, transfers: map[uint32]*modelTransfer{}, answers: map[Key]modelAnswer{}}
+	return &model{accounts: map[string]*modelAccount{}, transfers: map[uint32]*modelTransfer{},
+		answers: map[Key]modelAnswer{}}
 }
 
 func (m *model) clone() *model {
@@ -303,7 +304,8 @@ func (m *model) step(q *Request) outcome {
 // add makes a record and moves the legs.
 func (m *model) add(kind string, q *Request, legs []Leg, limited bool) *modelTransfer {
 	m.records++
-	t := &modelTransfer{kind: kind, currency: q.Currency, legs: legs, recipient: q.Recipient, got: map[string]int64{}, back: map[string]int64{}}
+	t := &modelTransfer{kind: kind, currency: q.Currency, legs: legs, recipient: q.Recipient,
+		got: map[string]int64{}, back: map[string]int64{}}
 	payers := 0
 	for _, leg := range legs {
 		if leg.Amount > 0 {
@@ -346,7 +348,8 @@ func (m *model) open(q *Request, why reasons) func() {
 		if id == "" {
 			id = "acct_" + ID{Time: m.now / 1e6, Record: m.records}.String()
 		}
-		m.accounts[id] = &modelAccount{Settings: q.Settings, id: id, currency: q.Currency, owner: q.By, spent: map[int64]int64{}}
+		m.accounts[id] = &modelAccount{Settings: q.Settings, id: id, currency: q.Currency, owner: q.By,
+			spent: map[int64]int64{}}
 	}
 }
 

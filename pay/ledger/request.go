@@ -387,6 +387,13 @@ func (r *reader) rest(q *Request, bits uint64) {
 	}
 }
 
+// bounded says whether a request keeps to the limits, and so fits where records keep their texts. The API refuses others.
+func (q *Request) bounded() bool {
+	return len(q.Legs) <= LegsMax && len(q.By) <= UserBytesMax && len(q.Recipient) <= UserBytesMax &&
+		len(q.Memo) <= MemoBytesMax && len(q.Reference) <= ReferenceBytesMax &&
+		!slices.ContainsFunc(q.Legs, func(leg Leg) bool { return len(leg.Account) > AccountBytesMax })
+}
+
 // legsValid says whether legs add up to zero, are at least two, none of them zero, each of another account.
 func legsValid(legs []Leg) bool {
 	sum := int64(0)

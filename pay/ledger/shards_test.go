@@ -3,6 +3,7 @@ package ledger
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"testing"
@@ -85,6 +86,9 @@ func (w *world) slot(shard int, q Request) Result {
 	if err := w.shards[shard].Check(); err != nil {
 		panic(wrongf("shard %d, slot %d, %+v: %w", shard, at.Slot, q, err))
 	}
+	if err := checkDue(w.shards[shard]); err != nil {
+		panic(wrongf("shard %d, slot %d, %+v: %w", shard, at.Slot, q, err))
+	}
 	return result
 }
 
@@ -107,9 +111,11 @@ func (w *world) setUp() {
 			c = pick(w.roll, "currency", testKRW, testKRW, testUSD)
 		}
 		w.found[shard] = append(w.found[shard], id)
-		w.slot(shard, Request{Kind: OpenAccount, Any: true, By: pick(w.roll, "owner", "ana", "bo"), Account: id, Currency: c, Settings: settings})
+		w.slot(shard, Request{Kind: OpenAccount, Any: true, By: pick(w.roll, "owner", "ana", "bo"), Account: id,
+			Currency: c, Settings: settings})
 		if kind == 1 || kind == 2 {
-			q := Request{Kind: Move, Any: true, By: "bank", Key: NewKey("bank", id), Currency: testKRW, Legs: []Leg{{w.found[shard][0], -500}, {id, 500}}}
+			q := Request{Kind: Move, Any: true, By: "bank", Key: NewKey("bank", id), Currency: testKRW,
+				Legs: []Leg{{w.found[shard][0], -500}, {id, 500}}}
 			a := &asking{q: q, home: shard}
 			w.asked = append(w.asked, a)
 			for w.start(a); !w.drivers[0].next(); {
@@ -128,7 +134,8 @@ func (w *world) account() string {
 
 // request makes what a client may ask.
 func (w *world) request() Request {
-	q := Request{Key: NewKey("c", strconv.Itoa(len(w.asked))), Any: w.roll("any", 3) > 0, By: pick(w.roll, "by", "ana", "bo"), Currency: testKRW}
+	q := Request{Key: NewKey("c", strconv.Itoa(len(w.asked))), Any: w.roll("any", 3) > 0, By: pick(w.roll, "by",
+		"ana", "bo"), Currency: testKRW}
 	amount := int64(1 + w.roll("amount", 120))
 	from, to := w.account(), w.account()
 	if w.roll("huge", 25) == 0 {
@@ -159,9 +166,11 @@ func (w *world) request() Request {
 	case 7:
 		q = Request{Kind: Claim, Key: q.Key, Any: q.Any, By: q.By, Account: to, Transfer: w.target(recClaimable)}
 	case 8, 9:
-		q = Request{Kind: Refund, Key: q.Key, Any: q.Any, By: q.By, Amount: pick(w.roll, "part", 0, amount), Transfer: w.target(recTransfer, recHold, recClaimable)}
+		q = Request{Kind: Refund, Key: q.Key, Any: q.Any, By: q.By, Amount: pick(w.roll, "part", 0, amount),
+			Transfer: w.target(recTransfer, recHold, recClaimable)}
 	case 10:
-		q = Request{Kind: ChangeAccount, Key: q.Key, Any: true, By: q.By, Account: to, Set: SetClosed, Settings: Settings{Closed: w.roll("closed", 3) > 0}}
+		q = Request{Kind: ChangeAccount, Key: q.Key, Any: true, By: q.By, Account: to, Set: SetClosed,
+			Settings: Settings{Closed: w.roll("closed", 3) > 0}}
 	default:
 		q.Kind = Move
 		if third := w.account(); w.roll("three", 4) > 0 {
@@ -268,7 +277,8 @@ func (w *world) prepare(d *driver) bool {
 	q.Cancel = d.cancel
 	result := w.send(d.crossing.Shards[d.part], q)
 	if d.part++; result.Refused != 0 {
-		d.decision = Request{Kind: Decide, Transfer: d.crossing.Transfer, Code: result.Refused, Leg: d.crossing.Legs[d.part-1][result.Leg]}
+		d.decision = Request{Kind: Decide, Transfer: d.crossing.Transfer, Code: result.Refused,
+			Leg: d.crossing.Legs[d.part-1][result.Leg]}
 		d.next = func() bool { return w.decide(d) }
 	}
 	return false
@@ -362,6 +372,13 @@ func (w *world) restart(shard int) {
 	if !bytes.Equal(s.Snapshot(), taken) {
 		panic(wrongf("a restored shard has another snapshot"))
 	}
+	for _, rec := range w.shards[shard].Settling(math.MaxInt64) {
+		went, _ := w.shards[shard].Crossing(rec)
+		read, _ := s.Crossing(rec)
+		if diff := cmp.Diff(went, read); diff != "" {
+			panic(wrongf("a crossing is another in a restored shard (-was +restored):\n%s", diff))
+		}
+	}
 	w.shards[shard] = s
 }
 
@@ -422,13 +439,12 @@ func (w *world) judge() error {
 			return fmt.Errorf("%d %v are in transit and nobody settles", sum, c)
 		}
 	}
-	if err := w.judgeParts(); err != nil {
-		return err
+	for _, judge := range []func() error{w.judgeParts, w.judgeRoots, w.judgeBooks, w.judgeStatements} {
+		if err := judge(); err != nil {
+			return err
+		}
 	}
-	if err := w.judgeRoots(); err != nil {
-		return err
-	}
-	return w.judgeBooks()
+	return nil
 }
 
 // judgeParts says whether every transfer between shards ended the same everywhere, once.
@@ -446,7 +462,8 @@ func (w *world) judgeParts() error {
 					ok = prepared <= 1 && finished == 0 && dropped == prepared
 				}
 				if !ok {
-					return fmt.Errorf("transfer %v has fate %d at home; shard %d prepared %d, finished %d, dropped %d", s.id(n), f, shard, prepared, finished, dropped)
+					return fmt.Errorf("transfer %v has fate %d at home; shard %d prepared %d, finished %d, dropped %d", s.id(n),
+						f, shard, prepared, finished, dropped)
 				}
 			}
 		}
@@ -523,7 +540,8 @@ func (w *world) judgeRoots() error {
 			}
 			got := [4]int64{root.captured, root.refunded, root.remaining, root.moving}
 			if want := [4]int64{d.captured, d.refunded, remaining, 0}; got != want {
-				return fmt.Errorf("record %v: captured, refunded, remaining, moving are %d, its records say %d (ended %v)", s.id(rec), got, want, d.ended)
+				return fmt.Errorf("record %v: captured, refunded, remaining, moving are %d, its records say %d (ended %v)",
+					s.id(rec), got, want, d.ended)
 			}
 		}
 	}
@@ -572,6 +590,27 @@ func (w *world) judgeBooks() error {
 			a := s.accounts.at(uint32(n))
 			if what, _, _ := cutSystem(a.id); what != transit && (a.posted != books[a.id] || a.incoming != 0 && what == claims) {
 				return fmt.Errorf("account %q has %d, what succeeded adds up to %d", a.id, a.posted, books[a.id])
+			}
+		}
+	}
+	return nil
+}
+
+// judgeStatements says whether every entry is of a transfer that the account has a leg in, wherever its home is.
+func (w *world) judgeStatements() error {
+	for _, s := range w.shards {
+		for n := 1; n < s.accounts.n; n++ {
+			id := s.accounts.at(uint32(n)).id
+			if what, _, _ := cutSystem(id); what == transit {
+				continue
+			}
+			page, _ := s.Statement(id, 0, 0, 0, math.MaxInt32)
+			for _, e := range page.Items {
+				transfer, _ := ParseTransfer(e.Transfer)
+				made, ok := w.shards[transfer.Shard].Transfer(transfer)
+				if !ok || !slices.ContainsFunc(made.Legs, func(leg LegView) bool { return leg.Account == id }) {
+					return fmt.Errorf("entry %+v of %q is of %+v, %v", e, id, made, ok)
+				}
 			}
 		}
 	}
@@ -628,7 +667,8 @@ func TestShardsSeeds(t *testing.T) {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 	}
-	for _, want := range []string{"decided transfer true", "decided transfer false", "decided capture true", "decided capture false",
+	for _, want := range []string{"decided transfer true", "decided transfer false", "decided capture true",
+		"decided capture false",
 		"decided claim true", "decided claim false", "decided refund true", "decided refund false",
 		"decided capture of what was ended true", "decided capture of what was ended false",
 		"kind 12: account-unknown", "kind 12: account-closed", "kind 12: currency-mismatch", "kind 12: insufficient-funds",

@@ -23,7 +23,8 @@ func long(t testing.TB) *State {
 		if n%3 == 0 {
 			amount = -1
 		}
-		q := Request{Kind: Move, Any: true, Currency: testKRW, Memo: fmt.Sprint("n", n), Legs: []Leg{{"float", -amount}, {"debt", amount}}}
+		q := Request{Kind: Move, Any: true, Currency: testKRW, Memo: fmt.Sprint("n", n), Legs: []Leg{{"float", -amount},
+			{"debt", amount}}}
 		if result := s.Apply(at, []Request{q})[0]; result.Refused != 0 {
 			t.Fatal(result.Refused)
 		}
@@ -41,7 +42,8 @@ func TestStatementPages(t *testing.T) {
 			for after := uint32(0); ; {
 				page, ok := s.Statement(account, after, 0, 0, limit)
 				if !ok || page.Opening != strconv.FormatInt(balance, 10) || len(page.Items) > limit {
-					t.Fatalf("page of %d of %q behind %d: %v, %d items, opens with %s, want %d", limit, account, after, ok, len(page.Items), page.Opening, balance)
+					t.Fatalf("page of %d of %q behind %d: %v, %d items, opens with %s, want %d", limit, account, after, ok,
+						len(page.Items), page.Opening, balance)
 				}
 				for _, e := range page.Items {
 					amount := int64(next)
@@ -50,7 +52,8 @@ func TestStatementPages(t *testing.T) {
 					}
 					balance += amount
 					want := Entry{Entry: uint32(next), Transfer: e.Transfer, Kind: "transfer", Amount: strconv.FormatInt(amount, 10),
-						Balance: strconv.FormatInt(balance, 10), Time: timeText(startTime + int64(next)*60*1e9), Memo: fmt.Sprint("n", next)}
+						Balance: strconv.FormatInt(balance, 10), Time: timeText(startTime + int64(next)*60*1e9),
+						Memo: fmt.Sprint("n", next)}
 					if diff := cmp.Diff(want, e); diff != "" {
 						t.Fatalf("entry %d of %q mismatch (-want +got):\n%s", next, account, diff)
 					}
@@ -135,7 +138,8 @@ func TestStatementRolledBack(t *testing.T) {
 	for round := range 3 {
 		var chain []Request
 		for range markEvery + 5 {
-			chain = append(chain, Request{Kind: Move, Any: true, Linked: true, Currency: testKRW, Legs: []Leg{{"float", -1}, {"debt", 1}}})
+			chain = append(chain, Request{Kind: Move, Any: true, Linked: true, Currency: testKRW, Legs: []Leg{{"float",
+				-1}, {"debt", 1}}})
 		}
 		chain[len(chain)-1].Legs[1].Account = "ghost"
 		chain[len(chain)-1].Linked = false

@@ -24,7 +24,7 @@ type Answer struct {
 func (n *Node) Do(ctx context.Context, q ledger.Request, wait time.Duration) (Answer, error) {
 	home := n.home(&q)
 	if answer, known := home.replay(&q); known {
-		return answer, nil
+		return answer, n.finished(ctx, answer)
 	}
 	done, err := n.board(ctx, q.Key, wait)
 	if err != nil {
@@ -122,7 +122,11 @@ func (n *Node) conclude(ctx context.Context, home *shard, q *ledger.Request, res
 		answer.Replayed = replayed
 		return answer, nil
 	}
-	return home.answer(q, result), nil
+	answer := home.answer(q, result)
+	if result.Replayed {
+		return answer, n.finished(ctx, answer)
+	}
+	return answer, nil
 }
 
 // unknown says of an error in the middle of a transfer that its end is not known.
@@ -186,6 +190,27 @@ func (n *Node) drive(ctx context.Context, home *shard, rec uint32, cancel bool) 
 	return nil
 }
 
+// finished makes sure, before an answer is repeated, that the other shards have finished their parts of its transfer: whoever
+// was to see to that may have died.
+func (n *Node) finished(ctx context.Context, answer Answer) error {
+	if answer.Transfer == nil || len(n.shards) == 1 {
+		return nil
+	}
+	id, _ := ledger.ParseTransfer(answer.Transfer.ID)
+	var others []int
+	n.shards[id.Shard].read(func(s *ledger.State) { others = s.Others(id) })
+	for _, other := range others {
+		sh, pending := n.shards[other], false
+		sh.read(func(s *ledger.State) { pending = s.Pending(id) })
+		if pending {
+			if err := n.finish(ctx, sh, id); err != nil {
+				return unknown(err)
+			}
+		}
+	}
+	return nil
+}
+
 // cancel takes back a transfer that is on its way between shards, if no shard has prepared it yet. It says whether the
 // request is done with that.
 func (n *Node) cancel(ctx context.Context, home *shard, q *ledger.Request) (answer Answer, cancelled bool, err error) {
@@ -210,6 +235,9 @@ func (n *Node) Batch(ctx context.Context, requests []ledger.Request) ([]Answer, 
 	answers, errs := make([]Answer, len(requests)), make([]error, len(requests))
 	groups := n.group(requests)
 	if n.replayAll(requests, groups, answers) {
+		for i, answer := range answers {
+			errs[i] = n.finished(ctx, answer)
+		}
 		return answers, errs
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerMax)

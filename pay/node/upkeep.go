@@ -144,6 +144,7 @@ func (n *Node) Metrics(w io.Writer) {
 		{"pay_keys_total", "counter", "idempotency keys, kept for ever", count(3)},
 		{"pay_slots_total", "counter", "slots of the log", func(s *ledger.State) uint64 { return s.Position().Slot }},
 		{"pay_settling", "gauge", "transfers on their way between shards", func(s *ledger.State) uint64 { return uint64(len(s.Settling(forEver))) }},
+		{"pay_unfinished", "gauge", "parts of other shards' transfers that are not finished", func(s *ledger.State) uint64 { return uint64(len(s.Unfinished(forEver))) }},
 	} {
 		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", r.name, r.help, r.name, r.kind)
 		for _, sh := range n.shards {
