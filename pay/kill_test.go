@@ -194,6 +194,7 @@ func testKilled(t *testing.T, shards int) {
 	}
 	v.env = append(os.Environ(), "PORT=0", "DATA_DIR="+dir, "LOG_LEVEL=info", fmt.Sprint("SHARDS=", shards))
 	v.start()
+	t.Cleanup(v.kill)
 	for _, id := range tellerAccounts {
 		a := &ask{key: "open " + id, path: "/accounts", body: fmt.Sprintf(`{"id":%q,"currency":"KRW","kind":%q}`, id,
 			map[bool]string{true: "asset", false: "liability"}[id == "cash"])}
