@@ -39,6 +39,14 @@ func conclusion(run *history.Run, results check.Results, o *options) []string {
 	if measured {
 		add("propagation", "stable-latencies %s", quantiles(latencies))
 	}
+	if reads, counted := load.Get("read-count").(int); counted {
+		add("counter", "final reads %s, acceptable %s; %v of %d reads stale, by %v ms at most", edn.Append(nil, load.Get("final-reads")),
+			edn.Append(nil, load.Get("acceptable")), load.Get("stale-count"), reads, load.Get("worst-stale-ms"))
+	}
+	if done, is := load.Get("done-count").(int); is {
+		add("bank", "%d transfers, holds and ends of holds done, %v refused, %v unknown; %v asked for again", done, load.Get("refused-count"),
+			load.Get("unknown-count"), load.Get("repeat-count"))
+	}
 	lines = append(lines, o.challenge(perOp, latencies)...)
 	lines = append(lines, "", "  "+verdictInWords(results))
 	for _, reason := range results.Reasons {
@@ -195,6 +203,9 @@ func (o *options) replay(simulated bool) string {
 	option("recovery", o.recovery.Seconds())
 	if o.available > 0 {
 		option("availability", o.available)
+	}
+	if o.fresh {
+		option("staleness", o.staleness.Seconds())
 	}
 	if o.compat {
 		parts = append(parts, "--compat")

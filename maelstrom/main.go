@@ -4,7 +4,7 @@
 //
 //	maelstrom test -w broadcast --bin ./my-node --node-count 5 --nemesis partition    real processes
 //	maelstrom sim -w broadcast --seeds 1-1000 --nemesis partition,kill,loss           the built-in node in virtual time
-//	maelstrom services -w chat --nemesis partition,kill,pause                         our own chat service, under faults
+//	maelstrom services -w pay --nemesis partition,kill,pause                          one of our own services, under faults
 //	maelstrom serve                                                                   the reports of past runs
 //	maelstrom node broadcast                                                          a built-in node program
 //
@@ -34,7 +34,7 @@ const usage = `usage: maelstrom COMMAND [OPTIONS] [-- NODE ARGUMENTS]
 
   test       run a workload against node processes, and judge it
   sim        run a built-in node in virtual time, seed after seed
-  services   run our own chat service as processes, under faults
+  services   run one of our own services as processes, under faults
   serve      browse the reports of past runs
   node       be a built-in node, speaking on stdin and stdout
 

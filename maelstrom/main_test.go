@@ -96,6 +96,15 @@ func TestRuns(t *testing.T) {
 			[]string{"-w", "broadcast", "--topology", "line", "--nemesis", "kill", "--nemesis-interval", "0.7", "--nemesis-seed", "7", // n0, later n2
 				"--time-limit", "2", "--recovery", "5"}},
 		{"with --bin", exitValid, []string{"VALID"}, []string{"-w", "broadcast", "--bin", h.path, "--", "node", "broadcast", "--profile", "balanced"}},
+		{"g-counter", exitValid, []string{"VALID", "start-partition: ", "final reads [", " reads stale"},
+			[]string{"-w", "g-counter", "--nemesis", "partition,pause", "--nemesis-interval", "0.5", "--time-limit", "2", "--staleness", "1"}},
+		{"pn-counter", exitValid, []string{"VALID", "kill: n"}, []string{"-w", "pn-counter", "--nemesis", "kill", "--nemesis-interval", "0.7",
+			"--nemesis-seed", "7", "--time-limit", "2", "--", "--store", "lin-kv"}},
+		{"fresh", exitValid, []string{"VALID"}, []string{"-w", "g-counter", "--staleness", "0", "--", "--staleness", "0s"}},
+		{"bank", exitValid, []string{"VALID", "bank  ", " ends of holds done, ", "start-partition: ", "× pause"}, []string{"-w", "bank", "--nemesis", "partition,pause",
+			"--nemesis-interval", "0.5", "--time-limit", "2"}},
+		{"bank, killed", exitValid, []string{"VALID", "kill: n"}, []string{"-w", "bank", "--nemesis", "kill", "--nemesis-interval", "0.7",
+			"--nemesis-seed", "7", "--time-limit", "2", "--", "--store", "lin-kv"}},
 		{"two runs", exitValid, []string{"run 1 of 2", "run 2 of 2"}, []string{"-w", "echo", "--test-count", "2"}},
 		{"log", exitValid, []string{`send {"id":0,"src":"c0","dest":"n0","body":{"msg_id":1,"node_id":"n0"`, `send {"id":1,"src":"n0","dest":"c0"`, `recv {"id":`},
 			[]string{"-w", "echo", "--node-count", "1", "--log-net-send", "--log-net-recv"}},
@@ -108,6 +117,13 @@ func TestRuns(t *testing.T) {
 			append([]string{"-w", "broadcast", "--compat"}, mutant("broadcast-twice")...)},
 		{"forgetful", exitInvalid, []string{"lacks 7 (acknowledged by"}, append([]string{"-w", "broadcast"}, mutant("broadcast-forgetful")...)},
 		{"island", exitInvalid, []string{"final read at"}, append([]string{"-w", "broadcast"}, mutant("broadcast-island")...)},
+		{"read, then write", exitInvalid, []string{"final read at", "and the sum of what was acknowledged is"},
+			append([]string{"-w", "g-counter", "--rate", "200", "--concurrency", "4n"}, mutant("counter-read-then-write")...)},
+		{"only up", exitInvalid, []string{"final read at"}, append([]string{"-w", "pn-counter"}, mutant("counter-only-up")...)},
+		{"going back", exitInvalid, []string{"the counter went back from"}, append([]string{"-w", "g-counter", "--rate", "100"}, mutant("counter-back")...)},
+		{"no keys", exitInvalid, []string{"INVALID\n  - "}, append([]string{"-w", "bank", "--rate", "300", "--concurrency", "3n"}, mutant("bank-keyless")...)},
+		{"old reads", exitInvalid, []string{"no order of all operations explains what n"},
+			append([]string{"-w", "bank", "--rate", "300", "--concurrency", "3n"}, mutant("bank-old-reads")...)},
 		{"clock", exitInvalid, []string{" was given out "}, append([]string{"-w", "unique-ids", "--rate", "3000", "--concurrency", "8n"}, mutant("ids-clock")...)},
 		{"chatty", exitInvalid, []string{`echo_ok has a member "debug" that the protocol does not know`}, append([]string{"-w", "echo"}, mutant("echo-chatty")...)},
 		{"babbler", exitInvalid, []string{"printed a line on stdout that is no message: byte ", "\n    | "}, append([]string{"-w", "broadcast"}, mutant("broadcast-babbler")...)},
@@ -140,7 +156,7 @@ func TestArguments(t *testing.T) {
 	for args, want := range map[string]string{
 		"":                                      "usage: maelstrom COMMAND",
 		"tset":                                  `there is no command "tset"`,
-		"test":                                  `--workload "lin-kv" is not here yet; choose -w broadcast|echo|unique-ids`,
+		"test":                                  `--workload "lin-kv" is not here yet; choose -w `,
 		"test -w echo --rate x":                 "invalid value",
 		"test -w echo --rate -1":                "--rate -1: not negative",
 		"test -w echo --rate NaN":               "--rate NaN: not negative",
@@ -161,6 +177,8 @@ func TestArguments(t *testing.T) {
 		"test -w echo --topology ring":          `no topology "ring"`,
 		"test -w echo --availability all":       `--availability "all": total, or a number from 0 to 1`,
 		"test -w echo --recovery -1":            "--recovery -1",
+		"test -w g-counter --staleness -1":      `--staleness "-1": a number of seconds`,
+		"sim -w pn-counter --staleness soon":    `--staleness "soon"`,
 		"test -w echo --bin nowhere":            "--bin: ",
 		"sim -w broadcast --seeds 5-1":          `--seeds "5-1"`,
 		"sim -w broadcast --nemesis fire":       `--nemesis "fire": there are partition, one-way`,
@@ -168,7 +186,7 @@ func TestArguments(t *testing.T) {
 		"node chess":                            `no node program "chess"`,
 		"node mutant chess":                     `no node program "mutant chess"`,
 		"serve --port x":                        "invalid value",
-		"services -w mail":                      `workload "mail": there is chat alone`,
+		"services -w mail":                      `workload "mail": there are chat, pay`,
 		"services --nemesis flood":              `nemesis "flood"`,
 		"services --time-limit 0":               "--time-limit 0: above 0",
 		"services --bin nowhere":                "--bin: ",
@@ -187,6 +205,10 @@ func TestSim(t *testing.T) {
 	h.want(t, exitValid, []string{"20 seeds: ", "0 invalid", "seeds a minute"}, "sim", "-w", "broadcast", "--seeds", "1-20", "--nemesis", "partition,kill,loss")
 	store := h.want(t, exitInvalid, []string{"INVALID", "copies of", "replay: maelstrom sim -w broadcast --mutant broadcast-twice", "--seed 3"},
 		"sim", "-w", "broadcast", "--seeds", "3-4", "--mutant", "broadcast-twice")
+	h.want(t, exitValid, []string{"20 seeds: ", "0 invalid"}, "sim", "-w", "g-counter", "--seeds", "1-20", "--nemesis", "partition,kill,loss,stall,lost-reply",
+		"--staleness", "1")
+	h.want(t, exitInvalid, []string{"INVALID", "--mutant counter-retries", "--staleness 2"},
+		"sim", "-w", "g-counter", "--seeds", "1-40", "--mutant", "counter-retries", "--nemesis", "lost-reply", "--staleness", "2")
 	if runs, err := filepath.Glob(filepath.Join(store, "broadcast", "2*", "index.html")); len(runs) != 2 {
 		t.Errorf("reports of failed seeds: %v, %v", runs, err)
 	}

@@ -34,6 +34,8 @@ type options struct {
 	topologySet bool    // it was given
 	available   float64 // 0: any
 	recovery    time.Duration
+	fresh       bool          // counters' reads must have what was acknowledged
+	staleness   time.Duration // so long before
 	compat      bool
 	seed        uint64
 	nemesisSeed uint64
@@ -63,6 +65,7 @@ type flags struct {
 	nodeCount, timeLimit, latency, testCount                        int
 	interval, recovery                                              float64
 	nodeList, nodesFile, concurrency, availability, nemesis, spread string
+	staleness                                                       string
 	named                                                           []string
 }
 
@@ -88,6 +91,7 @@ func (o *options) declare(f *flags, set *flag.FlagSet, timeLimit int) {
 	set.StringVar(&o.topology, "topology", "grid", "what broadcast's nodes are told: "+strings.Join(workload.Topologies(), ", "))
 	set.StringVar(&f.availability, "availability", "", "least part of the operations that must succeed: total, or 0 to 1")
 	set.Float64Var(&f.recovery, "recovery", 10, "`SECONDS` from the healing of all faults to the last reads")
+	set.StringVar(&f.staleness, "staleness", "", "counters' reads must have what was acknowledged `SECONDS` before; otherwise the last ones alone")
 	set.BoolVar(&o.compat, "compat", false, "give the verdict that upstream would give, with what it overlooks")
 	set.Uint64Var(&o.nemesisSeed, "nemesis-seed", 0, "draws the faults; 0: the seed does")
 	set.StringVar(&o.store, "store", "store", "`FOLDER` of the reports")
@@ -188,6 +192,12 @@ func (f *flags) readNumbers(o *options) error {
 	}
 	o.timeLimit, o.latency = time.Duration(f.timeLimit)*time.Second, time.Duration(f.latency)*time.Millisecond
 	o.interval, o.recovery = seconds(f.interval), seconds(f.recovery)
+	if o.fresh = f.staleness != ""; o.fresh {
+		age, err := strconv.ParseFloat(f.staleness, 64)
+		if o.staleness = seconds(age); err != nil || !(age >= 0) {
+			return badArgument("--staleness %q: a number of seconds, not negative", f.staleness)
+		}
+	}
 	switch a := f.availability; a {
 	case "":
 	case "total":
@@ -231,6 +241,8 @@ func (o *options) allow(kinds ...string) error {
 	return nil
 }
 
+func (o *options) isCounter() bool { return o.workload == "g-counter" || o.workload == "pn-counter" }
+
 // settings are what the report shows.
 func (o *options) settings(more ...history.Setting) []history.Setting {
 	all := []history.Setting{
@@ -246,7 +258,13 @@ func (o *options) settings(more ...history.Setting) []history.Setting {
 		all = append(all, history.Setting{Name: "nemesis interval", Value: o.interval.String()})
 	}
 	if o.workload == "broadcast" {
-		all = append(all, history.Setting{Name: "topology", Value: o.topology}, history.Setting{Name: "recovery", Value: o.recovery.String()})
+		all = append(all, history.Setting{Name: "topology", Value: o.topology})
+	}
+	if o.workload == "broadcast" || o.isCounter() {
+		all = append(all, history.Setting{Name: "recovery", Value: o.recovery.String()})
+	}
+	if o.isCounter() && o.fresh {
+		all = append(all, history.Setting{Name: "staleness", Value: "at most " + o.staleness.String()})
 	}
 	return append(append(all, history.Setting{Name: "seed", Value: fmt.Sprint(o.seed)}), more...)
 }

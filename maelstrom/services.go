@@ -17,28 +17,36 @@ import (
 	"dongne/maelstrom/services"
 )
 
-// servicesCommand runs our own chat service under faults.
+// servicesCommand runs one of our own services under faults.
 func servicesCommand(ctx context.Context, w world) (int, error) {
 	o := services.Options{}
-	var nemesis, store string
+	var nemesis string
+	store := "store"
 	var limit, interval, recovery, patience float64
 	set := flag.NewFlagSet("services", flag.ContinueOnError)
 	set.SetOutput(w.stderr)
 	for _, name := range []string{"w", "workload"} {
-		set.StringVar(&o.Workload, name, "chat", "`NAME` of the service: chat")
+		set.StringVar(&o.Workload, name, "chat", "`NAME` of the service: chat, pay")
 	}
 	set.IntVar(&o.NodeCount, "node-count", 3, "`N` processes of the service, n1 to nN")
 	set.IntVar(&o.Concurrency, "concurrency", 0, "clients that write; 0: twice the nodes")
 	set.IntVar(&o.Readers, "readers", 0, "clients that follow a stream; 0: twice the nodes")
 	set.Float64Var(&limit, "time-limit", 60, "`SECONDS` that clients write")
 	set.Float64Var(&o.Rate, "rate", 50, "operations per second over all writers")
-	set.StringVar(&nemesis, "nemesis", "", "faults, separated by commas: partition, kill, pause, delay")
+	set.StringVar(&nemesis, "nemesis", "", "faults, separated by commas: partition, kill, pause, delay; of the store's servers too")
 	set.Float64Var(&interval, "nemesis-interval", 5, "mean `SECONDS` between two operations of a kind of fault")
 	set.Float64Var(&recovery, "recovery", 30, "`SECONDS` that the nodes have at most to agree once all is healed")
 	set.Float64Var(&patience, "patience", 0.1, "least `SECONDS` before a writer gives up on a node and asks another; 2 at most")
 	set.Uint64Var(&o.Seed, "seed", 0, "draws clients and faults; 0: from the clock")
-	set.StringVar(&o.Binary, "bin", "", "a built chat; without it one is built from this checkout")
-	set.StringVar(&store, "store", "store", "`FOLDER` of the reports")
+	set.StringVar(&o.Binary, "bin", "", "a built service; without it one is built from this checkout")
+	set.Func("store", "file or etcd: where the service keeps its data (chat: file, pay: etcd); any other `NAME` is the folder of the reports (store)", func(value string) error {
+		if value == "file" || value == "etcd" {
+			o.Store = value
+		} else {
+			store = value
+		}
+		return nil
+	})
 	if err := set.Parse(w.args); errors.Is(err, flag.ErrHelp) {
 		return 0, errHelp
 	} else if err != nil {
@@ -81,7 +89,7 @@ func runServices(ctx context.Context, w world, o services.Options, store string)
 		return 0, err
 	}
 	defer console.close()
-	console.line(fmt.Sprintf("%s: %d processes, %v operations/s for %v, %s; seed %d", o.Workload, o.NodeCount, o.Rate, o.TimeLimit, faultsInWords(o.Nemesis), o.Seed))
+	console.line(fmt.Sprintf("%s on %s: %d processes, %v operations/s for %v, %s; seed %d", o.Workload, o.Store, o.NodeCount, o.Rate, o.TimeLimit, faultsInWords(o.Nemesis), o.Seed))
 	o.Dir = dir
 	o.Log = func(format string, args ...any) { console.line(fmt.Sprintf(format, args...)) }
 	run, results, err := services.Run(ctx, o)
@@ -113,7 +121,7 @@ func runServices(ctx context.Context, w world, o services.Options, store string)
 
 // replayed are the options that draw the same clients and faults again; the timing is another each time.
 func replayed(o services.Options) []string {
-	all := []string{"-w", o.Workload, "--node-count", fmt.Sprint(o.NodeCount), "--concurrency", fmt.Sprint(o.Concurrency), "--readers", fmt.Sprint(o.Readers),
+	all := []string{"-w", o.Workload, "--store", o.Store, "--node-count", fmt.Sprint(o.NodeCount), "--concurrency", fmt.Sprint(o.Concurrency), "--readers", fmt.Sprint(o.Readers),
 		"--rate", fmt.Sprint(o.Rate), "--time-limit", fmt.Sprint(o.TimeLimit.Seconds()), "--recovery", fmt.Sprint(o.Recovery.Seconds()),
 		"--patience", fmt.Sprint(o.Patience.Seconds()), "--seed", fmt.Sprint(o.Seed)}
 	if len(o.Nemesis) > 0 {

@@ -197,7 +197,8 @@ func (o *options) conclude(console *console, dir string, run *history.Run) (int,
 }
 
 func (o *options) judge(run *history.Run) check.Results {
-	return check.Check(run, check.Options{Compat: o.compat, Availability: o.available, NemesisAsked: len(o.nemesis) > 0})
+	return check.Check(run, check.Options{Compat: o.compat, Availability: o.available, NemesisAsked: len(o.nemesis) > 0,
+		Fresh: o.fresh, Staleness: o.staleness})
 }
 
 func aborted(run *history.Run) bool {

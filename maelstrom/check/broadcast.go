@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
-
-	"dongne/maelstrom/history"
 )
 
 // checkBroadcast wants every value that is known to be everywhere in the end, once, and no other. Upstream looks at the
@@ -19,7 +16,7 @@ func checkBroadcast(ops *operations, j *judge) part {
 	j.wrong(s.phantoms...)
 	j.wrong(s.twice...)
 	j.wrong(s.noArrays...)
-	s.ends(j)
+	s.ends(j, s.finalFrom < math.MaxInt)
 	s.unread(j)
 	return s.upstream()
 }
@@ -135,41 +132,4 @@ func (s *setFull) unread(j *judge) {
 	case len(late) > 0:
 		j.unclear("no read that was ok began after these were acknowledged: " + list(late))
 	}
-}
-
-// ends says on which nodes it is not known what they have at the end.
-func (s *setFull) ends(j *judge) {
-	var unclear, unasked []string
-	for _, node := range s.Nodes {
-		switch i, isOK := s.finalOf(node); {
-		case isOK:
-		case i < 0:
-			unasked = append(unasked, node)
-		default:
-			unclear = append(unclear, fmt.Sprintf("what %s has at the end is not known: its final read %s", node, s.failure(s.other[i])))
-		}
-	}
-	switch {
-	case s.finalFrom == math.MaxInt:
-		unclear = append(unclear, "what the nodes have at the end is not known: there was no final read")
-	case len(unasked) > 0:
-		j.note("what %s had at the end is not known: no final read went there", strings.Join(unasked, ", "))
-	}
-	j.unclear(unclear...)
-}
-
-// finalOf returns the invocation of a node's final read, -1 if there is none, one that was ok if there is.
-func (s *setFull) finalOf(node string) (invoked int, isOK bool) {
-	invoked = -1
-	for i := range s.Ops {
-		op := &s.Ops[i]
-		if !op.Final || op.Type != history.Invoke || s.node(i) != node {
-			continue
-		}
-		done := s.other[i]
-		if invoked = i; done >= 0 && s.Ops[done].Type == history.OK {
-			return i, true
-		}
-	}
-	return invoked, false
 }

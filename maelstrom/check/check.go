@@ -3,6 +3,7 @@ package check
 
 import (
 	"fmt"
+	"time"
 
 	"dongne/maelstrom/edn"
 	"dongne/maelstrom/history"
@@ -44,6 +45,10 @@ type Options struct {
 	Compat       bool    // upstream's verdict, with what it overlooks (specification section 9)
 	Availability float64 // the least fraction of operations that must be ok; 0: any, 1: total
 	NemesisAsked bool    // faults were wanted
+	// Fresh: counters' reads must have everything that was acknowledged Staleness before them. Otherwise they need not
+	// before the end, as upstream's counters are eventually consistent; how old they were is measured.
+	Fresh     bool
+	Staleness time.Duration
 }
 
 // Results are what is found in a run.
@@ -69,6 +74,9 @@ var checkers = map[string]func(*operations, *judge) part{
 	"echo":       checkEcho,
 	"unique-ids": checkUniqueIDs,
 	"broadcast":  checkBroadcast,
+	"g-counter":  checkGCounter,
+	"pn-counter": checkPNCounter,
+	"bank":       checkBank,
 }
 
 func checkUnknown(ops *operations, j *judge) part {
@@ -80,9 +88,11 @@ func checkUnknown(ops *operations, j *judge) part {
 // Check judges a run of one of the workloads
 //   - echo: the value of an "echo" is what is sent, and when it is ok the body of the reply,
 //   - unique-ids: the value of a "generate" that is ok is the id,
-//   - broadcast: the value of a "broadcast" is the message, and of a "read" that is ok the array of messages.
+//   - broadcast: the value of a "broadcast" is the message, and of a "read" that is ok the array of messages,
+//   - g-counter, pn-counter: the value of an "add" is the delta, and of a "read" that is ok the sum,
+//   - bank: the value of a deed is what it was asked with, and of a "read" that is ok what each account has.
 func Check(run *history.Run, o Options) Results {
-	ops, j := newOperations(run), &judge{}
+	ops, j := newOperations(run, o), &judge{}
 	j.findings(run)
 	counted := count(ops)
 	checker := checkers[run.Workload]

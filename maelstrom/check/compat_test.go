@@ -22,6 +22,9 @@ func TestCompat(t *testing.T) {
 		{"a node that exits", "broadcast", "n1 broadcast 1\nfinal\nn1 read [1]", []history.Finding{{Node: "n1", Kind: history.Exited, Text: "n1 ended"}}, Unknown, False},
 		{"a bad line", "broadcast", "n1 broadcast 1\nfinal\nn1 read [1]", []history.Finding{{Node: "n1", Kind: history.BadLine, Text: "n1 printed x"}}, True, False},
 		{"ids that cannot be compared", "unique-ids", "n1 generate 1\nn1 generate \"a\"", nil, Unknown, True},
+		{"a counter without a final read", "g-counter", "n1 add 1\nn1 read 1\nfinal\nn1 info read net-timeout", nil, True, Unknown},
+		{"a counter that shows too much before the end", "pn-counter", "n1 add 1\nn1 read 7\nfinal\nn1 read 1", nil, True, False},
+		{"a counter that adds what it refused", "g-counter", "n1 add 1\nn1 info add abort 2\nfinal\nn1 read 3", nil, True, False},
 		{"nothing done", "echo", "wait 1", nil, True, Unknown},
 		{"one id", "unique-ids", "n1 generate 1", nil, True, Unknown},
 	} {

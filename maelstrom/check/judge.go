@@ -14,11 +14,13 @@ import (
 // operations are those of a run, with what all checkers need.
 type operations struct {
 	*history.Run
-	other []int // history.Completions
+	other     []int         // history.Completions
+	fresh     bool          // reads must have what was acknowledged
+	freshness time.Duration // so long before
 }
 
-func newOperations(run *history.Run) *operations {
-	return &operations{run, history.Completions(run.Ops)}
+func newOperations(run *history.Run, o Options) *operations {
+	return &operations{run, history.Completions(run.Ops), o.Fresh, o.Staleness}
 }
 
 // node names who was asked in an operation, of which i is one half.
@@ -47,6 +49,43 @@ func (o *operations) failure(done int) string {
 	default:
 		return fmt.Sprintf("failed at %s: %s", o.at(done), cut(cmp.Or(op.Exception, "nobody knows why")))
 	}
+}
+
+// ends says on which nodes it is not known what they have at the end. asked says that there was a last phase.
+func (o *operations) ends(j *judge, asked bool) {
+	var unclear, unasked []string
+	for _, node := range o.Nodes {
+		switch i, isOK := o.finalOf(node); {
+		case isOK:
+		case i < 0:
+			unasked = append(unasked, node)
+		default:
+			unclear = append(unclear, fmt.Sprintf("what %s has at the end is not known: its final read %s", node, o.failure(o.other[i])))
+		}
+	}
+	switch {
+	case !asked:
+		unclear = append(unclear, "what the nodes have at the end is not known: there was no final read")
+	case len(unasked) > 0:
+		j.note("what %s had at the end is not known: no final read went there", strings.Join(unasked, ", "))
+	}
+	j.unclear(unclear...)
+}
+
+// finalOf returns the invocation of a node's final read, -1 if there is none, one that was ok if there is.
+func (o *operations) finalOf(node string) (invoked int, isOK bool) {
+	invoked = -1
+	for i := range o.Ops {
+		op := &o.Ops[i]
+		if !op.Final || op.Type != history.Invoke || o.node(i) != node {
+			continue
+		}
+		done := o.other[i]
+		if invoked = i; done >= 0 && o.Ops[done].Type == history.OK {
+			return i, true
+		}
+	}
+	return invoked, false
 }
 
 // A judge collects what our rules find, a list for each rule, the most telling first.

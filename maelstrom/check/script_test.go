@@ -78,7 +78,7 @@ func (s *scripted) line(line string) {
 
 // sent is what an operation was asked with, whose answer is the value.
 func sent(f, value string) string {
-	if f == "broadcast" || f == "echo" {
+	if f == "broadcast" || f == "echo" || f == "add" {
 		return value
 	}
 	return ""

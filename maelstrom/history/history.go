@@ -47,6 +47,34 @@ type Error struct {
 	Text string
 }
 
+// errorCodes are the codes of error bodies; those that are definite say that the operation did not happen.
+var errorCodes = map[int]struct {
+	name     string
+	definite bool
+}{
+	0: {"timeout", false}, 1: {"node-not-found", true}, 10: {"not-supported", true}, 11: {"temporarily-unavailable", true},
+	12: {"malformed-request", true}, 13: {"crash", false}, 14: {"abort", true}, 20: {"key-does-not-exist", true},
+	21: {"key-already-exists", true}, 22: {"precondition-failed", true}, 30: {"txn-conflict", true},
+}
+
+// ErrorName returns the Name of the error with that code.
+func ErrorName(code int) string {
+	if known, ok := errorCodes[code]; ok {
+		return known.name
+	}
+	return "unknown"
+}
+
+// Definite says whether the error says that the operation did not happen.
+func (e Error) Definite() bool {
+	for _, known := range errorCodes {
+		if known.name == e.Name {
+			return known.definite
+		}
+	}
+	return false
+}
+
 // Completions returns for each index of ops the index of the operation's other half, -1 if there is none: the completion
 // of an invocation, the invocation of a completion.
 func Completions(ops []Op) []int {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"dongne/maelstrom/history"
@@ -337,16 +338,6 @@ func setupType(body any) string {
 	return head.Type
 }
 
-// errorNames are the codes of error bodies; those that are definite say that the operation did not happen.
-var errorNames = map[int]struct {
-	name     string
-	definite bool
-}{
-	0: {"timeout", false}, 1: {"node-not-found", true}, 10: {"not-supported", true}, 11: {"temporarily-unavailable", true},
-	12: {"malformed-request", true}, 13: {"crash", false}, 14: {"abort", true}, 20: {"key-does-not-exist", true},
-	21: {"key-already-exists", true}, 22: {"precondition-failed", true}, 30: {"txn-conflict", true},
-}
-
 // refusal takes an error body.
 func (p *Interpreter) refusal(now time.Duration, w *worker, op history.Op, members map[string]json.RawMessage) {
 	var code int
@@ -358,12 +349,8 @@ func (p *Interpreter) refusal(now time.Duration, w *worker, op history.Op, membe
 		return
 	}
 	json.Unmarshal(members["text"], &text) // none is well
-	known, ok := errorNames[code]
-	if !ok {
-		known.name = "unknown"
-	}
-	op.Value, op.Error = w.doing.Value, history.Error{Name: known.name, Text: text}
-	p.unsure(now, w, op, known.definite)
+	op.Value, op.Error = w.doing.Value, history.Error{Name: history.ErrorName(code), Text: text}
+	p.unsure(now, w, op)
 }
 
 // timeout ends an operation that was not answered in time.
@@ -375,13 +362,16 @@ func (p *Interpreter) timeout(now time.Duration, w *worker) {
 		return
 	}
 	op := history.Op{Process: w.process, F: w.doing.F, Value: w.doing.Value, Final: w.final, Node: w.node, Error: history.Error{Name: "net-timeout"}}
-	p.unsure(now, w, op, false)
+	p.unsure(now, w, op)
 }
 
 // unsure completes an operation that did not end well: as failed, if it did not happen or did not change anything.
-func (p *Interpreter) unsure(now time.Duration, w *worker, op history.Op, definite bool) {
+func (p *Interpreter) unsure(now time.Duration, w *worker, op history.Op) {
 	op.Type = history.Info
-	if definite || p.Workload.Idempotent(op.F) {
+	switch {
+	case !p.Workload.Refusable():
+		op.Exception = strings.TrimSuffix(op.Error.Name+": "+op.Error.Text, ": ")
+	case op.Error.Definite(), p.Workload.Idempotent(op.F):
 		op.Type = history.Fail
 	}
 	p.complete(now, w, op)

@@ -229,6 +229,11 @@ func TestOutcomes(t *testing.T) {
 		{"no member", "broadcast", "read", `{"type":"read_ok"}`, history.Info, history.Error{Text: `indeterminate: read_ok has no member "messages"`}, "no member", "no member"},
 		{"no array", "broadcast", "read", `{"type":"read_ok","messages":{}}`, history.Info, history.Error{Text: `indeterminate: "messages" of read_ok must be an array, not {}`}, "array", "array"},
 		{"extra member", "broadcast", "broadcast", `{"type":"broadcast_ok","ok":true}`, history.Info, history.Error{Text: `indeterminate: broadcast_ok has a member "ok" that the protocol does not know`}, `"ok"`, `"ok"`},
+		{"timeout of a counter's read", "g-counter", "read", "", history.Info, history.Error{Name: "net-timeout"}, "net-timeout", ""},
+		{"definite error of a counter", "pn-counter", "read", refusal(11), history.Info, history.Error{Name: "temporarily-unavailable", Text: "because"},
+			"temporarily-unavailable: because", ""},
+		{"no integer", "pn-counter", "read", `{"type":"read_ok","value":1.5}`, history.Info,
+			history.Error{Text: `indeterminate: "value" of read_ok must be an integer, not 1.5`}, "integer", "integer"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := config(t, c.workload)

@@ -14,7 +14,7 @@ type Mutant struct {
 	Name     string
 	Workload string
 	Wrong    string // what it does wrong, in a few words
-	Nemesis  string // what it takes to notice: "partition" or "kill"; "": nothing
+	Nemesis  string // what it takes to notice: "partition", "kill", or "lost-reply", which only a simulation has; "": nothing
 	// Rule is what is noticed:
 	//	wrong-echo      an echo is not what was sent
 	//	unanswered      a request has no answer
@@ -24,6 +24,14 @@ type Mutant struct {
 	//	phantom         a read has a value that nobody sent
 	//	lost            a value that was acknowledged or read is in no final read
 	//	missing-final   it is in some final reads only
+	//	wrong-sum       a final read of a counter is not what was added
+	//	impossible      a read of a counter is not what can have been added by then
+	//	backwards       a counter that only grows shrinks
+	//	torn            a read of a bank shows more or less money than there is
+	//	overdrawn       a read shows an account with less than nothing
+	//	ended-twice     a hold is captured and voided, or refunded twice
+	//	wrong-effect    a final read of a bank is not what was acknowledged
+	//	no-order        no order of a bank's operations explains its answers
 	//	bad-line        a line on stdout is no message
 	//	bad-address     a message from somebody else, or to nobody
 	//	exited          the process ends by itself
@@ -34,7 +42,7 @@ type Mutant struct {
 
 // Mutants returns all, those of a workload together.
 func Mutants() []Mutant {
-	all := slices.Concat(echoMutants(), uniqueMutants(), broadcastMutants(), outlaws())
+	all := slices.Concat(echoMutants(), uniqueMutants(), broadcastMutants(), outlaws(), counterMutants(), bankMutants())
 	for i := range all {
 		m := &all[i]
 		m.Spec.Name, m.Spec.Help = m.Name, m.Wrong
@@ -156,5 +164,35 @@ func outlaws() []Mutant {
 			out.Print = append(out.Print, fmt.Sprintf(`{"src":%q,"dest":%q,"body":{"type":"gossip"}}`, other, s.ID))
 		}),
 		mutant("broadcast-quitter", "ends after its twentieth answer", "exited", func(_ Start, out *Output) { out.Exit = true }),
+	}
+}
+
+func counterMutants() []Mutant {
+	cas := func(name, workload, wrong, nemesis string, m mistakes) Mutant {
+		return Mutant{name, workload, wrong, nemesis, "wrong-sum", casCounterSpec(m), casCounterSpec(mistakes{})}
+	}
+	log := func(name, wrong, nemesis, rule string, spec Spec) Mutant {
+		return Mutant{name, "g-counter", wrong, nemesis, rule, spec, gCounterSpec()}
+	}
+	seventh := func(change func(sum int64) int64) Spec {
+		return onReply(gCounterSpec(), "read_ok", func(count int, reply body) bool {
+			if count%7 == 0 {
+				reply["value"] = change(reply["value"].(int64))
+			}
+			return true
+		})
+	}
+	return []Mutant{
+		cas("counter-read-then-write", "g-counter", "reads the sum and writes the new one, whatever came in between", "", mistakes{writes: true}),
+		cas("counter-retries", "g-counter", "adds again when its cas was not answered", "lost-reply", mistakes{retries: true}),
+		cas("counter-stale", "g-counter", "reads from seq-kv without writing first", "", mistakes{stale: true}),
+		cas("counter-narrow", "g-counter", "keeps its sum in 6 bits, as others keep it in 32", "", mistakes{narrow: true}),
+		cas("counter-only-up", "pn-counter", "acknowledges negative deltas, and adds nothing", "", mistakes{grows: true}),
+		log("counter-hasty", "acknowledges a second before it adds", "kill", "wrong-sum",
+			wrap(gCounterSpec(), func(p Program, _ Start) Program { return &hasty{Program: p, acknowledges: true} })),
+		log("counter-no-ids", "does not know an add again that another node has proposed too", "partition", "wrong-sum",
+			counterSpec("g-counter", "", false)),
+		log("counter-back", "shows half the sum every seventh time", "", "backwards", seventh(func(sum int64) int64 { return sum / 2 })),
+		log("counter-generous", "shows a thousand more every seventh time", "", "impossible", seventh(func(sum int64) int64 { return sum + 1000 })),
 	}
 }

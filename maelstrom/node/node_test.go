@@ -19,7 +19,7 @@ func TestPrograms(t *testing.T) {
 			t.Errorf("%s has no help", s.Name)
 		}
 	}
-	if diff := cmp.Diff([]string{"broadcast", "echo", "unique-ids"}, names); diff != "" {
+	if diff := cmp.Diff([]string{"bank", "broadcast", "echo", "g-counter", "pn-counter", "unique-ids"}, names); diff != "" {
 		t.Errorf("Programs() mismatch (-want +got):\n%s", diff)
 	}
 	if s, found := Find("lin-kv"); found {
@@ -72,6 +72,11 @@ func TestAnswers(t *testing.T) {
 		{"broadcast", `{"type":"topology","msg_id":1}`, `c1 {"code":12,"in_reply_to":1,"text":"topology without \"topology\"","type":"error"}`},
 		{"broadcast", `{"type":"add","msg_id":1}`, `c1 {"code":10,"in_reply_to":1,"text":"message type \"add\" is not supported","type":"error"}`},
 		{"broadcast", `{"type":"gossip","msg_id":1}`, ``},
+		{"g-counter", `{"type":"add","msg_id":1}`, `c1 {"code":12,"in_reply_to":1,"text":"add without a \"delta\" that is an integer of 64 bits","type":"error"}`},
+		{"pn-counter", `{"type":"add","msg_id":1,"delta":1.5}`, `c1 {"code":12,"in_reply_to":1,"text":"add without a \"delta\" that is an integer of 64 bits","type":"error"}`},
+		{"g-counter", `{"type":"echo","msg_id":1}`, `c1 {"code":10,"in_reply_to":1,"text":"message type \"echo\" is not supported","type":"error"}`},
+		{"g-counter", `{"type":"forward_ok","in_reply_to":1,"results":[]}`, ``}, // to nothing
+		{"g-counter", `{"type":"forward","requests":[{"r":true}]}`, ``},         // wants no answer
 	} {
 		if _, sent := ask(start(t, c.program, Start{}), c.data); strings.Join(sent, "\n") != c.want {
 			t.Errorf("%s answers %s with %q, want %q", c.program, c.data, sent, c.want)
@@ -95,6 +100,10 @@ func TestArguments(t *testing.T) {
 		{"broadcast", []string{"--profile"}, `--profile ""`},
 		{"broadcast", []string{"--delay=soon"}, `--delay "soon"`},
 		{"broadcast", []string{"--delay=-1s"}, `--delay "-1s"`},
+		{"g-counter", []string{"--store", "lww-kv"}, `--store "lww-kv": want seq-kv or lin-kv`},
+		{"g-counter", []string{"--staleness=old"}, `--staleness "old": want a duration`},
+		{"pn-counter", []string{"--delay=-1s"}, `--delay "-1s": want a duration`},
+		{"pn-counter", []string{"--profile", "fast"}, `unknown argument "--profile": want --store, --delay`},
 	} {
 		spec, _ := Find(c.program)
 		if _, err := spec.New(Start{ID: "n0", Args: c.args}); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -62,7 +62,9 @@ type Spec struct {
 }
 
 // Programs returns all that are right, by name.
-func Programs() []Spec { return []Spec{broadcastSpec(), echoSpec(), uniqueSpec()} }
+func Programs() []Spec {
+	return []Spec{bankSpec(), broadcastSpec(), echoSpec(), gCounterSpec(), pnCounterSpec(), uniqueSpec()}
+}
 
 // Find returns the program of that name; false if there is none.
 func Find(name string) (Spec, bool) {

@@ -15,16 +15,21 @@ type request struct {
 	Echo     json.RawMessage     `json:"echo"`
 	Message  json.RawMessage     `json:"message"`
 	Topology map[string][]string `json:"topology"`
+	Delta    json.RawMessage     `json:"delta"`
 }
 
 // body is that of a reply.
 type body = map[string]any
 
-// The codes of Maelstrom's errors that our programs answer with.
+// The codes of Maelstrom's errors that our programs answer with, or understand.
 const (
-	codeNotSupported     = 10
-	codeUnavailable      = 11
-	codeMalformedRequest = 12
+	codeNotSupported       = 10
+	codeUnavailable        = 11
+	codeMalformedRequest   = 12
+	codeCrash              = 13
+	codeAbort              = 14
+	codeKeyDoesNotExist    = 20
+	codePreconditionFailed = 22
 )
 
 // parseRequest reads a body. If it is none that a program could answer, refusal says so.

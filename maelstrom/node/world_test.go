@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dongne/internal/sim"
+	"dongne/maelstrom/service"
 )
 
 // scenario is one run of a program in virtual time: clients ask random nodes, then everything heals, and after recovery
@@ -52,6 +53,9 @@ type op struct {
 	value   string // JSON
 	final   bool
 	reply   map[string]json.RawMessage
+	sum     int           // of reply
+	asked   time.Duration // when
+	done    time.Duration // and when it was answered
 }
 
 // machine is a node's process and disk.
@@ -83,6 +87,9 @@ func (s scenario) play(seed uint64) *world {
 		m.start()
 		w.net.Listen(name, m.deliver)
 	}
+	for name, service := range service.All(w.Rand("services"), false) {
+		w.net.Listen(name, func(from string, data []byte) { w.serve(name, service, from, data) })
+	}
 	if s.topology != nil {
 		for _, name := range w.names {
 			w.ask(&op{machine: w.machines[name], kind: "topology", value: encode(s.topology)})
@@ -103,7 +110,8 @@ func (s scenario) play(seed uint64) *world {
 }
 
 // questions are the requests of the workloads; the first is also the last asked.
-var questions = map[string][]string{"echo": {"echo"}, "unique-ids": {"generate"}, "broadcast": {"read", "broadcast"}}
+var questions = map[string][]string{"echo": {"echo"}, "unique-ids": {"generate"}, "broadcast": {"read", "broadcast"},
+	"g-counter": {"read", "add"}, "pn-counter": {"read", "add"}}
 
 func (w *world) operate() {
 	if w.Now() >= busy {
@@ -111,7 +119,14 @@ func (w *world) operate() {
 	}
 	kinds := questions[w.workload]
 	m := w.machines[w.names[w.clients.IntN(len(w.names))]]
-	w.ask(&op{machine: m, kind: kinds[w.clients.IntN(len(kinds))], value: strconv.Itoa(len(w.ops))})
+	o := &op{machine: m, kind: kinds[w.clients.IntN(len(kinds))], value: strconv.Itoa(len(w.ops))}
+	switch {
+	case w.workload == "pn-counter":
+		o.value = strconv.Itoa(w.clients.IntN(10) - 5)
+	case o.kind == "add":
+		o.value = strconv.Itoa(w.clients.IntN(5))
+	}
+	w.ask(o)
 	w.After(time.Duration(w.clients.Float64()*2/w.rate*float64(time.Second)), w.operate)
 }
 
@@ -119,15 +134,15 @@ func (w *world) ask(o *op) {
 	if !o.machine.up {
 		return
 	}
-	o.life = o.machine.life
+	o.life, o.asked = o.machine.life, w.Now()
 	w.ops = append(w.ops, o)
-	member := map[string]string{"broadcast": "message", "topology": "topology", "echo": "echo"}[o.kind]
+	member := map[string]string{"broadcast": "message", "topology": "topology", "echo": "echo", "add": "delta"}[o.kind]
 	o.machine.receive("c1", fmt.Appendf(nil, `{"type":%q,"msg_id":%d,%q:%s}`, o.kind, len(w.ops), member, o.value))
 }
 
 func (m *machine) start() {
 	m.life++
-	m.up = true
+	m.up, m.wakeAt = true, -1
 	program, err := m.spec.New(Start{ID: m.name, Nodes: m.names, Args: m.args, Incarnation: uint64(m.life), Disk: m.disk,
 		Durable: m.scenario.disk >= 0, Rand: m.Rand(fmt.Sprint(m.name, m.life))})
 	if err != nil {
@@ -178,6 +193,12 @@ func (m *machine) step() {
 	}
 }
 
+func (w *world) serve(name string, s service.Service, from string, data []byte) {
+	if reply, ok := s.Handle(from, data); ok {
+		w.net.Send(name, from, service.Reply(data, reply))
+	}
+}
+
 // later lets do happen unless the process is killed before.
 func (m *machine) later(at time.Duration, do func()) {
 	life := m.life
@@ -210,7 +231,7 @@ func (m *machine) emit(to string, data []byte) {
 	switch {
 	case len(data) > lineMax && to[0] != 'c':
 		panic(fmt.Sprintf("%d bytes to %s", len(data), to))
-	case m.machines[to] != nil:
+	case m.machines[to] != nil, slices.Contains([]string{"seq-kv", "lin-kv"}, to):
 		m.net.Send(m.name, to, data)
 	case to != "c1":
 		m.wrong["bad-address"] = true
@@ -222,7 +243,7 @@ func (m *machine) emit(to string, data []byte) {
 		} else if o := m.ops[id-1]; o.machine != m || o.reply != nil {
 			m.wrong["bad-reply"] = true
 		} else {
-			o.reply = reply
+			o.reply, o.done = reply, m.Now()
 		}
 	}
 }
@@ -252,6 +273,9 @@ func (w *world) Disk(string, time.Duration, bool) {}
 // verdict names what went wrong.
 func (w *world) verdict() []string {
 	members := map[string]string{"echo": "echo", "generate": "id", "read": "messages"}
+	if w.workload != "broadcast" {
+		members["read"] = "value"
+	}
 	ids, asked, known := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	finals, present := 0, map[string]int{} // value → final reads that have it
 	for _, o := range w.ops {
@@ -280,11 +304,17 @@ func (w *world) verdict() []string {
 		case "broadcast":
 			known[o.value] = true
 		case "read":
+			if w.workload != "broadcast" {
+				break
+			}
 			w.read(o, asked, known, present)
 			if o.final {
 				finals++
 			}
 		}
+	}
+	if strings.HasSuffix(w.workload, "-counter") {
+		w.sums()
 	}
 	for value := range known {
 		w.note("lost", present[value] == 0 && finals > 0)
@@ -296,6 +326,41 @@ func (w *world) verdict() []string {
 	}
 	slices.Sort(all)
 	return all
+}
+
+// sums judges a counter's reads. What a node's g-counter has shown it may not fall below.
+func (w *world) sums() {
+	low, high := 0, 0 // what was added in the end, at least and at most
+	for _, o := range w.ops {
+		if delta, _ := strconv.Atoi(o.value); o.kind == "add" {
+			if o.reply == nil {
+				low, high = low+min(delta, 0), high+max(delta, 0)
+			} else {
+				low, high = low+delta, high+delta
+			}
+		}
+	}
+	var reads []*op
+	for _, o := range w.ops {
+		if o.kind != "read" || o.reply == nil {
+			continue
+		}
+		var err error
+		o.sum, err = strconv.Atoi(string(o.reply["value"]))
+		w.note("bad-reply", err != nil)
+		w.note("wrong-sum", o.final && (o.sum < low || o.sum > high))
+		possible := 0
+		for _, other := range w.ops {
+			if delta, _ := strconv.Atoi(other.value); other.kind == "add" && other.asked < o.done {
+				possible += max(delta, 0)
+			}
+		}
+		w.note("impossible", o.sum > possible)
+		for _, other := range reads {
+			w.note("backwards", w.workload == "g-counter" && other.machine == o.machine && other.done < o.asked && other.sum > o.sum)
+		}
+		reads = append(reads, o)
+	}
 }
 
 // read judges one read: it makes what it shows known.
@@ -346,6 +411,11 @@ func kills(r *rand.Rand, names []string) (faults []sim.Fault) {
 		faults = append(faults, sim.Fault{At: at, For: time.Second, Kind: sim.Kill, Nodes: killed[:1+r.IntN(len(killed))]})
 	}
 	return faults
+}
+
+// deafness loses what goes to seq-kv, and what comes from it.
+func deafness(*rand.Rand, []string) []sim.Fault {
+	return []sim.Fault{{At: 0, For: busy, Kind: sim.Loss, Nodes: []string{"seq-kv"}, Probability: 0.1}}
 }
 
 func loss(_ *rand.Rand, names []string) []sim.Fault {

@@ -84,7 +84,7 @@ func withProfile(change func(*gossip.Profile)) Spec {
 	return spec
 }
 
-// hasty keeps each value to itself for a while before broadcast gets it, but acknowledges or shows it at once.
+// hasty keeps each value, or add, to itself for a while before the program gets it, but acknowledges or shows it at once.
 type hasty struct {
 	Program
 	acknowledges, shows bool
@@ -104,13 +104,17 @@ const hastyDelay = time.Second
 // Receive implements Program.
 func (p *hasty) Receive(now time.Duration, src string, data json.RawMessage) {
 	r, refusal := parseRequest(data)
-	if refusal != nil || r.Type != "broadcast" || r.Message == nil {
+	adds := r.Type == "add" && r.Delta != nil
+	if refusal != nil || !adds && (r.Type != "broadcast" || r.Message == nil) {
 		p.Program.Receive(now, src, data)
 		return
 	}
 	if p.acknowledges {
-		p.acks = append(p.acks, r.reply(src, body{"type": "broadcast_ok"})...)
+		p.acks = append(p.acks, r.reply(src, body{"type": r.Type + "_ok"})...)
 		data = slices.Concat(json.RawMessage(`{"type":"broadcast","message":`), r.Message, json.RawMessage(`}`))
+		if adds {
+			data = slices.Concat(json.RawMessage(`{"type":"add","delta":`), r.Delta, json.RawMessage(`}`))
+		}
 	}
 	p.held = append(p.held, heldRequest{now + hastyDelay, src, slices.Clone(data), r.Message})
 }

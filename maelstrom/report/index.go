@@ -198,6 +198,16 @@ func figures(run *history.Run, results check.Results, functions []function) []hi
 	for _, p := range stable {
 		add(fmt.Sprintf("stable latency, quantile %s", edn.Append(nil, p.Key)), "%s ms", edn.Append(nil, p.Value))
 	}
+	if n, is := workload.Get("read-count").(int); is { // of a counter
+		add("reads", "%s", count(n))
+		add("of them stale", "%v", workload.Get("stale-count"))
+		add("stale by, at worst", "%v ms", workload.Get("worst-stale-ms"))
+	}
+	for _, name := range []string{"done", "refused", "unknown", "repeat"} { // of a bank
+		if n, is := workload.Get(name + "-count").(int); is {
+			add("deeds, "+name, "%s", count(n))
+		}
+	}
 	return list
 }
 

@@ -23,15 +23,19 @@ import (
 const (
 	startMax = 30 * time.Second // until a started node listens
 	stopMax  = 10 * time.Second // from SIGTERM to SIGKILL
+	// reviveEvery is the wait before a node is started once more that ended before it listened, as a supervisor has it.
+	reviveEvery = 300 * time.Millisecond
 )
 
 // A cluster is the nodes of a run, real processes, and a relay on every way to one of them: from each other node, and
-// from clients. The relays' addresses never change.
+// from clients. The relays' addresses never change. With a storage the servers of that belong to it.
 type cluster struct {
 	names   []string
 	nodes   map[string]*node
 	links   map[[2]string]*relay.Relay // from, to
 	doors   map[string]*relay.Relay    // to; what clients use
+	storage *storage                   // nil: each node has its own files
+	dir     string
 	stats   relay.Stats
 	finding func(history.Finding)
 
@@ -51,11 +55,19 @@ type node struct {
 	process gateway.Process // guarded by mu; nil while there is none
 	ended   chan struct{}   // guarded by mu: closed when the process has ended
 	ending  bool            // guarded by mu: we end it
+	revival *revival        // guarded by mu; nil while nobody tries to start it again
 }
 
-// newCluster makes the relays, the folders and the log files; no process yet. close ends what it made, also after an error.
-func newCluster(o *Options, finding func(history.Finding)) (c *cluster, err error) {
-	c = &cluster{nodes: map[string]*node{}, links: map[[2]string]*relay.Relay{}, doors: map[string]*relay.Relay{}, finding: finding}
+// A revival starts a node again and again until it listens.
+type revival struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed when it has ended
+}
+
+// newCluster makes the relays, the folders and the log files, and starts the storage; no process of the service yet. close
+// ends what it made, also after an error.
+func newCluster(ctx context.Context, o *Options, finding func(history.Finding)) (c *cluster, err error) {
+	c = &cluster{nodes: map[string]*node{}, links: map[[2]string]*relay.Relay{}, doors: map[string]*relay.Relay{}, dir: o.Dir, finding: finding}
 	for i := range o.NodeCount {
 		c.names = append(c.names, fmt.Sprintf("n%d", i+1))
 	}
@@ -66,52 +78,81 @@ func newCluster(o *Options, finding func(history.Finding)) (c *cluster, err erro
 		return c, err
 	}
 	for _, to := range c.names {
-		n := &node{name: to, binary: o.Binary}
-		c.nodes[to] = n
-		file, err := os.Create(filepath.Join(o.Dir, "node-logs", to+".log"))
-		if err != nil {
+		if err := c.add(to, o.Binary, subjects()[o.Workload].peers); err != nil {
 			return c, err
 		}
-		n.out = newOutput(file)
-		for _, from := range append([]string{""}, c.names...) {
-			if from == to {
-				continue
-			}
-			r, err := relay.Listen(n.dial, &c.stats)
-			if err != nil {
-				return c, err
-			}
-			if from == "" {
-				c.doors[to] = r
-			} else {
-				c.links[[2]string{from, to}] = r
-			}
-		}
 	}
-	for _, n := range c.nodes {
-		n.env = c.env(n.name, filepath.Join(o.Dir, "data", n.name), o.Seed)
+	if o.Store == etcdStore {
+		err = c.startStorage(ctx)
 	}
-	return c, nil
+	return c, err
 }
 
-// env is all that a node is told; nothing of our own environment gets in.
-func (c *cluster) env(name, dir string, seed uint64) []string {
+// add makes what a node has for all its life.
+func (c *cluster) add(name, binary string, peers bool) error {
+	n := &node{name: name, binary: binary}
+	c.nodes[name] = n
+	file, err := c.logFile(name)
+	if err != nil {
+		return err
+	}
+	n.out = newOutput(file)
+	if c.doors[name], err = relay.Listen(n.dial, &c.stats); err != nil {
+		return err
+	}
+	for _, from := range c.names {
+		if from == name || !peers {
+			continue
+		}
+		if c.links[[2]string{from, name}], err = relay.Listen(n.dial, &c.stats); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *cluster) logFile(name string) (*os.File, error) {
+	return os.Create(filepath.Join(c.dir, "node-logs", name+".log"))
+}
+
+// env is what every service is told; nothing of our own environment gets in.
+func (c *cluster) env(name string) []string {
+	env := []string{"HOST=127.0.0.1", "PORT=0", "DATA_DIR=" + filepath.Join(c.dir, "data", name)}
+	if c.storage != nil {
+		env = append(env, "STORE=etcd://"+strings.Join(c.endpoints(name), ","))
+	}
+	return env
+}
+
+// peers are the other nodes and where a node finds them, "n2=http://127.0.0.1:1234".
+func (c *cluster) peers(name string) []string {
 	var peers []string
 	for _, to := range c.names {
 		if to != name {
 			peers = append(peers, to+"=http://"+c.links[[2]string{name, to}].Addr())
 		}
 	}
-	return []string{
-		"HOST=127.0.0.1", "PORT=0", "NODE_ID=" + name, "DATA_DIR=" + dir, "PEERS=" + strings.Join(peers, ","),
-		fmt.Sprintf("PEER_SECRET=of this run alone %016x", seed), "SENDS_PER_SECOND=100000",
-	}
+	return peers
 }
+
+// groups are the nodes that the nemesis hits: those of the service, and those of its storage.
+func (c *cluster) groups() [][]string {
+	if c.storage == nil {
+		return [][]string{c.names}
+	}
+	return [][]string{c.names, c.storage.names}
+}
+
+// all are the nodes of all groups.
+func (c *cluster) all() []string { return slices.Concat(c.groups()...) }
+
+// linked says whether one node ever connects to another.
+func (c *cluster) linked(from, to string) bool { return c.links[[2]string{from, to}] != nil }
 
 // url is where clients find a node.
 func (c *cluster) url(name string) string { return "http://" + c.doors[name].Addr() }
 
-// down are the nodes that have no process.
+// down are the nodes that have no process, and are not being started.
 func (c *cluster) down() []string {
 	return slices.DeleteFunc(slices.Clone(c.names), func(name string) bool { return c.nodes[name].up() })
 }
@@ -125,6 +166,44 @@ func (c *cluster) start(ctx context.Context, name string) error {
 	return nil
 }
 
+// startAll starts all that is down, and returns whom: the storage's servers first. On a storage it does not wait for them:
+// what they wait for may be cut off. What has begun to start goes on when ctx ends, as it is needed then.
+func (c *cluster) startAll(ctx context.Context) []string {
+	ctx = context.WithoutCancel(ctx)
+	if c.storage == nil {
+		return c.hit(c.down(), new(int), func(name string) bool {
+			err := c.start(ctx, name)
+			if err != nil {
+				c.finding(history.Finding{Node: name, Kind: history.Exited, Text: "after it was killed: " + err.Error(), Tail: c.nodes[name].out.last()})
+			}
+			return err == nil
+		})
+	}
+	started := c.storage.launch()
+	return append(started, c.hit(c.down(), new(int), func(name string) bool {
+		c.nodes[name].revive(ctx, c.finding, func() { c.count(&c.starts) })
+		return true
+	})...)
+}
+
+// await returns when everything listens that was started; it complains of what does not in time.
+func (c *cluster) await(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, startMax)
+	defer cancel()
+	if c.storage != nil {
+		c.storage.await(ctx, c.finding)
+	}
+	for _, name := range c.names {
+		n := c.nodes[name]
+		for n.up() && !n.listens() && pauseFor(ctx, againMin) {
+		}
+		if n.up() && !n.listens() {
+			c.finding(history.Finding{Node: name, Kind: history.Exited, Tail: n.out.last(),
+				Text: fmt.Sprintf("%s does not listen within %v of the end of all faults; its last lines say more", name, startMax)})
+		}
+	}
+}
+
 func (c *cluster) count(what *int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -133,35 +212,49 @@ func (c *cluster) count(what *int) {
 
 // kill is kill -9. It returns whom it hit.
 func (c *cluster) kill(names []string) []string {
-	hit := []string{}
-	for _, name := range names {
-		if c.nodes[name].kill() {
-			c.count(&c.killed)
-			hit = append(hit, name)
+	return c.hit(names, &c.killed, func(name string) bool {
+		if server, of := c.server(name); of {
+			return c.storage.kill(server)
 		}
-	}
-	return hit
+		return c.nodes[name].kill()
+	})
 }
 
 // pause stops processes in the middle of whatever they do; resume lets them go on. Both return whom they hit.
 func (c *cluster) pause(names []string) []string {
-	hit := c.signal(names, syscall.SIGSTOP)
-	for range hit {
-		c.count(&c.paused)
-	}
-	return hit
+	return c.hit(names, &c.paused, c.signal(syscall.SIGSTOP))
 }
 
-func (c *cluster) resume() []string { return c.signal(c.names, syscall.SIGCONT) }
+func (c *cluster) resume() []string { return c.hit(c.all(), new(int), c.signal(syscall.SIGCONT)) }
 
-func (c *cluster) signal(names []string, signal syscall.Signal) []string {
+func (c *cluster) signal(signal syscall.Signal) func(name string) bool {
+	return func(name string) bool {
+		if server, of := c.server(name); of {
+			return c.storage.signal(server, signal)
+		}
+		return c.nodes[name].signal(signal)
+	}
+}
+
+// hit does something to some nodes, and counts and returns those that it hit.
+func (c *cluster) hit(names []string, counter *int, do func(name string) bool) []string {
 	hit := []string{}
 	for _, name := range names {
-		if c.nodes[name].signal(signal) {
+		if do(name) {
+			c.count(counter)
 			hit = append(hit, name)
 		}
 	}
 	return hit
+}
+
+// server is the number of a server of the storage; false for another node.
+func (c *cluster) server(name string) (number int, of bool) {
+	if c.storage == nil {
+		return 0, false
+	}
+	number = slices.Index(c.storage.names, name)
+	return number, number >= 0
 }
 
 // delay holds every byte to and from some nodes; nobody's for no time.
@@ -180,18 +273,30 @@ func (c *cluster) delay(d time.Duration, hit func(node string) bool) {
 	}
 }
 
-// close ends the processes as an operator does, and then the relays and logs.
-func (c *cluster) close() {
+// stop ends the service's processes as an operator does.
+func (c *cluster) stop() {
 	var stopping sync.WaitGroup
 	for _, n := range c.nodes {
 		stopping.Go(func() { n.stop(c.finding) })
 	}
 	stopping.Wait()
+}
+
+// close ends the processes, and then the relays and logs.
+func (c *cluster) close() {
+	c.stop()
+	if c.storage != nil {
+		c.storage.close()
+	}
 	for _, r := range c.links {
-		r.Close()
+		if r != nil { // it could not be made
+			r.Close()
+		}
 	}
 	for _, r := range c.doors {
-		r.Close()
+		if r != nil {
+			r.Close()
+		}
 	}
 	for _, n := range c.nodes {
 		if n.out != nil {
@@ -216,7 +321,51 @@ func (n *node) dial(ctx context.Context) (net.Conn, error) {
 func (n *node) up() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.process != nil
+	return n.process != nil || n.revival != nil
+}
+
+func (n *node) listens() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.addr != ""
+}
+
+// revive starts a node that is down until it listens, is killed, or ctx ends: while its storage does not answer, a process
+// may well end by itself, and somebody starts it again. attempt is told of each.
+func (n *node) revive(ctx context.Context, finding func(history.Finding), attempt func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	r := &revival{cancel, make(chan struct{})}
+	n.mu.Lock()
+	n.revival = r
+	n.mu.Unlock()
+	go func() {
+		defer close(r.done)
+		defer cancel()
+		for {
+			attempt()
+			if n.start(ctx, finding) == nil || ctx.Err() != nil {
+				break
+			}
+			n.finish()
+			if !pauseFor(ctx, reviveEvery) {
+				break
+			}
+		}
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.revival = nil
+	}()
+}
+
+// leave ends a revival.
+func (n *node) leave() {
+	n.mu.Lock()
+	r := n.revival
+	n.mu.Unlock()
+	if r != nil {
+		r.cancel()
+		<-r.done
+	}
 }
 
 // start runs the process once more, and returns when it listens.
@@ -266,7 +415,7 @@ func (n *node) began(process gateway.Process, ended chan struct{}) {
 // end notes that the process has ended, and complains if nobody told it to.
 func (n *node) end(err error, finding func(history.Finding)) {
 	n.mu.Lock()
-	ending := n.ending
+	ending := n.ending || n.revival != nil && n.addr == ""
 	n.process, n.addr = nil, ""
 	n.mu.Unlock()
 	if ending {
@@ -282,6 +431,12 @@ func (n *node) end(err error, finding func(history.Finding)) {
 
 // kill returns when the process has ended; false if there was none.
 func (n *node) kill() bool {
+	n.leave()
+	return n.finish()
+}
+
+// finish kills what process there is.
+func (n *node) finish() bool {
 	process, ended := n.doom()
 	if process == nil {
 		return false
@@ -309,6 +464,7 @@ func (n *node) signal(signal syscall.Signal) bool {
 
 // stop asks the process to end, and kills it if it does not.
 func (n *node) stop(finding func(history.Finding)) {
+	n.leave()
 	process, ended := n.doom()
 	if process == nil {
 		return

@@ -29,11 +29,15 @@ func (n *nemesis) run(ctx context.Context, steps []step) {
 	}
 }
 
-// heal ends faults of all these kinds, everywhere.
+// heal ends faults of all these kinds, everywhere, and waits for the nodes. What is started last finds nothing cut off or
+// standing still.
 func (n *nemesis) heal(ctx context.Context, kinds []string) {
-	for _, kind := range kinds {
-		n.do(ctx, step{f: operations[kind][1]})
+	for _, kind := range []string{partition, delay, pause, kill} {
+		if slices.Contains(kinds, kind) {
+			n.do(ctx, step{f: operations[kind][1]})
+		}
 	}
+	n.cluster.await(ctx)
 }
 
 func (n *nemesis) do(ctx context.Context, s step) {
@@ -44,7 +48,7 @@ func (n *nemesis) do(ctx context.Context, s step) {
 		switch s.f {
 		case f[0]:
 			n.faults[kind]++
-			n.log("%6.1f s %s: %s", n.record.now().Seconds(), s.f, report.Describe(kind, toJSON(done), n.cluster.names))
+			n.log("%6.1f s %s: %s", n.record.now().Seconds(), s.f, report.Describe(kind, toJSON(done), n.cluster.all()))
 		case f[1]:
 			n.log("%6.1f s %s", n.record.now().Seconds(), s.f)
 		}
@@ -74,21 +78,15 @@ func (n *nemesis) carryOut(ctx context.Context, s step) any {
 		if s.blackhole {
 			mode = relay.Blackhole
 		}
-		for to, senders := range s.cut {
-			for _, from := range senders {
-				c.links[[2]string{from, to}].Set(mode)
-			}
-		}
+		c.cut(s.cut, mode)
 		return []any{"isolated", s.cut}
 	case "stop-partition":
-		for _, r := range c.links {
-			r.Set(relay.Open)
-		}
+		c.open()
 		return "network-healed"
 	case "kill":
 		return []any{"killed", c.kill(s.nodes)}
 	case "start":
-		return []any{"started", n.start(ctx)}
+		return []any{"started", c.startAll(ctx)}
 	case "pause":
 		return []any{"paused", c.pause(s.nodes)}
 	case "resume":
@@ -101,21 +99,6 @@ func (n *nemesis) carryOut(ctx context.Context, s step) any {
 		return "network-fast"
 	}
 	panic("services: an unknown step " + s.f)
-}
-
-// start starts the nodes that are down, and returns those that listen then.
-func (n *nemesis) start(ctx context.Context) []string {
-	started := []string{}
-	for _, name := range n.cluster.down() {
-		err := n.cluster.start(ctx, name)
-		switch {
-		case err == nil:
-			started = append(started, name)
-		case ctx.Err() == nil:
-			n.record.finding(history.Finding{Node: name, Kind: history.Exited, Text: "after it was killed: " + err.Error(), Tail: n.cluster.nodes[name].out.last()})
-		}
-	}
-	return started
 }
 
 func toJSON(v any) json.RawMessage {

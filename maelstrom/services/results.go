@@ -8,24 +8,24 @@ import (
 	"dongne/maelstrom/check"
 	"dongne/maelstrom/edn"
 	"dongne/maelstrom/history"
+	"dongne/maelstrom/services/books"
 )
 
 // history is the run as reports want it.
 func (r *run) history() *history.Run {
 	ops := r.record.ops
-	return &history.Run{Workload: r.Workload, Started: r.record.started, Nodes: r.cluster.names, Settings: r.settings(),
+	return &history.Run{Workload: r.Workload, Started: r.record.started, Nodes: r.cluster.all(), Settings: r.settings(),
 		Ops: ops, Findings: r.record.findings, Elapsed: ops[len(ops)-1].Time}
 }
 
 func (r *run) results() check.Results {
-	c := r.count()
-	res := check.Results{Ours: check.True, Vacuous: r.vacuous(&c)}
+	j := r.load.judge(r.recovery)
+	res := check.Results{Ours: check.True, Vacuous: r.vacuous(j.acknowledged)}
+	var found []string
 	for _, f := range r.record.findings {
-		if len(res.Reasons) < reasonsMax {
-			res.Reasons = append(res.Reasons, f.Text)
-		}
+		found = append(found, f.Text)
 	}
-	res.Reasons = append(res.Reasons, checkAll(&r.observed)...)
+	res.Reasons = slices.Concat(books.Some(found), j.wrong, r.verified)
 	switch {
 	case len(res.Reasons) > 0:
 		res.Ours = check.False
@@ -34,13 +34,14 @@ func (r *run) results() check.Results {
 		res.Reasons = []string{res.Vacuous}
 	}
 	res.Valid, res.Upstream = res.Ours, res.Ours
-	res.Fields = edn.Map{}.With("valid?", res.Valid.EDN()).With("stats", stats(r.record.ops)).With("workload", c.fields(res.Ours)).With("faults", r.exposure())
+	load := append(edn.Map{}.With("valid?", res.Ours.EDN()), j.fields...)
+	res.Fields = edn.Map{}.With("valid?", res.Valid.EDN()).With("stats", stats(r.record.ops)).With("workload", load).With("faults", r.exposure())
 	return res
 }
 
 // vacuous says what was asked for and did not happen.
-func (r *run) vacuous(c *counts) string {
-	if c.acknowledged == 0 {
+func (r *run) vacuous(acknowledged int) string {
+	if acknowledged == 0 {
 		return "nothing was acknowledged"
 	}
 	s := &r.cluster.stats
@@ -93,79 +94,6 @@ func stats(ops []history.Op) edn.Map {
 		byF = byF.With(f, line(*by[f]))
 	}
 	return line(all).With("by-f", byF)
-}
-
-// counts are what clients did and saw.
-type counts struct {
-	sends, acknowledged, indeterminate int
-	edits, deletions                   int // acknowledged
-	marks, retries, requests           int64
-	moves, fetches                     int64
-	resets, copies                     int // that were seen
-	replays                            int64
-	histories, messages                int // that were compared at the end; of all rooms, on one node
-	recovery                           time.Duration
-	acknowledgements, propagation      []time.Duration // sorted
-}
-
-func (r *run) count() counts {
-	c := counts{recovery: r.recovery, requests: r.observed.requests}
-	for _, w := range r.writers {
-		c.marks += w.marks.Load()
-		c.retries += w.retries.Load()
-		c.replays += w.client.replays.Load()
-	}
-	for _, m := range r.observed.sent {
-		c.sends++
-		switch m.posted {
-		case sure:
-			c.acknowledged++
-			c.acknowledgements = append(c.acknowledgements, m.acknowledged-m.asked)
-		case possible:
-			c.indeterminate++
-		}
-		if m.edited == sure {
-			c.edits++
-		}
-		if m.deleted == sure {
-			c.deletions++
-		}
-	}
-	for _, reader := range r.readers {
-		c.moves += reader.moves.Load()
-		c.fetches += reader.fetches.Load()
-		c.copies += reader.picture.copies // no stream runs any more
-		first := reader.picture.firsts()
-		for _, m := range r.observed.sent {
-			if at, told := first[m.text]; told && m.posted == sure {
-				c.propagation = append(c.propagation, max(0, at-m.acknowledged))
-			}
-		}
-	}
-	for _, s := range r.observed.readers {
-		c.resets += len(s.resets)
-	}
-	for _, v := range r.observed.views {
-		c.histories += len(v.histories)
-	}
-	for _, h := range r.observed.views[0].histories {
-		c.messages += len(h)
-	}
-	slices.Sort(c.acknowledgements)
-	slices.Sort(c.propagation)
-	return c
-}
-
-func (c *counts) fields(valid check.Verdict) edn.Map {
-	return edn.Map{}.With("valid?", valid.EDN()).With("sends", c.sends).With("acknowledged", c.acknowledged).
-		With("indeterminate", c.indeterminate).With("refused", c.sends-c.acknowledged-c.indeterminate).
-		With("edits", c.edits).With("deletions", c.deletions).With("read-marks", c.marks).
-		With("requests", c.requests).With("retries", c.retries).With("replays", c.replays).With("copies", c.copies).
-		With("moves", c.moves).With("fetches", c.fetches).With("resets", c.resets).
-		With("histories", c.histories).With("messages", c.messages).
-		With("recovery-ms", milliseconds(c.recovery)).
-		With("ack-latencies", quantiles(c.acknowledgements)).
-		With("stable-latencies", quantiles(c.propagation))
 }
 
 // quantiles of sorted times in milliseconds, as Jepsen takes them; none of none.

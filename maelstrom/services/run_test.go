@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,13 +19,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func buildChat(t *testing.T) string {
+// buildService builds a service's program.
+func buildService(t *testing.T, name string) string {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts processes")
 	}
-	binary := filepath.Join(t.TempDir(), "chat")
-	if out, err := exec.Command("go", "build", "-o", binary, "dongne/chat").CombinedOutput(); err != nil {
+	binary := filepath.Join(t.TempDir(), name)
+	if out, err := exec.Command("go", "build", "-o", binary, "dongne/"+name).CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	return binary
@@ -32,7 +34,7 @@ func buildChat(t *testing.T) string {
 
 // TestChat: real processes under all faults keep their promises; and had one of them lost one message, it would be found.
 func TestChat(t *testing.T) {
-	binary := buildChat(t)
+	binary := buildService(t, "chat")
 	dir := t.TempDir()
 	r, err := perform(t.Context(), Options{TimeLimit: 4 * time.Second, Nemesis: allKinds, Interval: time.Second, Seed: 4,
 		Binary: binary, Dir: dir, Log: t.Logf})
@@ -65,9 +67,9 @@ func TestChat(t *testing.T) {
 		}
 	}
 
-	for _, m := range r.observed.sent {
+	for _, m := range r.load.(*chat).observed.sent {
 		if m.posted == sure && m.deleted == never && m.edited == never {
-			h := r.observed.views[0].histories
+			h := r.load.(*chat).observed.views[0].histories
 			h[m.room] = drop(m.id)(h[m.room])
 			results := r.results()
 			if results.Valid != check.False || !strings.Contains(results.Reasons[0], `"`+m.text+`" was acknowledged and is lost: n1`) {
@@ -79,16 +81,65 @@ func TestChat(t *testing.T) {
 	t.Error("no message to lose")
 }
 
-// TestNodeEnds: a node that somebody else kills is a finding, and so is one that does not start again.
-func TestNodeEnds(t *testing.T) {
-	binary := buildChat(t)
-	record := newRecorder()
-	o := Options{NodeCount: 1, Binary: binary, Dir: t.TempDir()}
-	c, err := newCluster(&o, record.finding)
+// TestOnEtcd: both services keep their promises on an etcd that is hit by all faults too, and pay's own program finds its
+// books in order.
+func TestOnEtcd(t *testing.T) {
+	needEtcd(t)
+	for _, workload := range []string{"chat", "pay"} {
+		t.Run(workload, func(t *testing.T) {
+			dir := t.TempDir()
+			r, err := perform(t.Context(), Options{Workload: workload, Store: etcdStore, TimeLimit: 6 * time.Second, Nemesis: allKinds, Interval: 1500 * time.Millisecond, Seed: 3,
+				Concurrency: 8, Binary: buildService(t, workload), Dir: dir, Log: t.Logf})
+			if err != nil {
+				t.Fatal(err)
+			}
+			results := r.results()
+			t.Logf("%s", edn.AppendIndented(nil, results.Fields))
+			if results.Valid != check.True {
+				t.Fatalf("verdict %v, vacuous: %q, reasons\n%s", results.Valid, results.Vacuous, strings.Join(results.Reasons, "\n"))
+			}
+			if c, ok := r.load.(*chat); ok && c.count().ordered < 100 {
+				t.Errorf("the order of %d messages was compared", c.count().ordered)
+			}
+			if log, err := os.ReadFile(filepath.Join(dir, "node-logs", "n2.log")); err != nil || strings.Contains(string(log), "verify:") != (workload == "pay") {
+				t.Errorf("the log of n2 ends with %.300s, %v", log[max(0, len(log)-300):], err)
+			}
+		})
+	}
+}
+
+// TestVerify: what a service's own program says against the data makes the run invalid.
+func TestVerify(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "pay")
+	if err := os.WriteFile(binary, []byte("#!/bin/sh\necho \"$1 of $DATA_DIR: slot 7 is bad\"\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Workload: "pay", NodeCount: 1, Binary: binary, Dir: t.TempDir()}
+	c, err := newCluster(t.Context(), &o, nil)
 	defer c.close()
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.nodes["n1"].env = []string{"DATA_DIR=x"}
+	r := run{Options: o, record: newRecorder(), cluster: c, nemesis: &nemesis{}}
+	r.load = &chat{run: &r, observed: *healthy()}
+	r.verify(t.Context())
+	if results := r.results(); results.Valid != check.False || !slices.Contains(results.Reasons, "pay verify, of what n1 left: exit status 1: verify of x: slot 7 is bad") {
+		t.Errorf("verdict %v, reasons %q", results.Valid, results.Reasons)
+	}
+}
+
+// TestNodeEnds: a node that somebody else kills is a finding, and so is one that does not start again.
+func TestNodeEnds(t *testing.T) {
+	binary := buildService(t, "chat")
+	record := newRecorder()
+	o := Options{NodeCount: 1, Binary: binary, Dir: t.TempDir()}
+	c, err := newCluster(t.Context(), &o, record.finding)
+	defer c.close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.nodes["n1"].env = append(c.env("n1"), "NODE_ID=n1", "PEER_SECRET=no more than a test's")
 	if err := c.start(t.Context(), "n1"); err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +166,8 @@ func TestNodeEnds(t *testing.T) {
 		!strings.Contains(strings.Join(record.findings[1].Tail, "\n"), "PORT") {
 		t.Errorf("findings of a node that cannot start %+v", record.findings)
 	}
-	r := run{Options: o, record: record, cluster: c, nemesis: &nemesis, observed: *healthy()}
+	r := run{Options: o, record: record, cluster: c, nemesis: &nemesis}
+	r.load = &chat{run: &r, observed: *healthy()}
 	if results := r.results(); results.Valid != check.False || !strings.Contains(results.Reasons[0], "ended by itself") {
 		t.Errorf("verdict %v, reasons %q", results.Valid, results.Reasons)
 	}
@@ -123,7 +175,8 @@ func TestNodeEnds(t *testing.T) {
 
 // TestVacuous: a run in which nothing happened proves nothing.
 func TestVacuous(t *testing.T) {
-	r := run{record: newRecorder(), cluster: &cluster{}, nemesis: &nemesis{}, observed: *healthy()}
+	r := run{record: newRecorder(), cluster: &cluster{}, nemesis: &nemesis{}}
+	r.load = &chat{run: &r, observed: *healthy()}
 	if results := r.results(); results.Valid != check.True || results.Vacuous != "" {
 		t.Errorf("without a nemesis: verdict %v, vacuous: %q", results.Valid, results.Vacuous)
 	}
@@ -143,7 +196,7 @@ func TestVacuous(t *testing.T) {
 			t.Errorf("%s hit: verdict %v, vacuous: %q", kind, results.Valid, results.Vacuous)
 		}
 	}
-	for _, m := range r.observed.sent {
+	for _, m := range r.load.(*chat).observed.sent {
 		m.posted = min(m.posted, possible)
 	}
 	if results := r.results(); results.Valid != check.Unknown || results.Vacuous != "nothing was acknowledged" {
@@ -153,7 +206,9 @@ func TestVacuous(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	for want, o := range map[string]Options{
-		"workload":             {Workload: "echo"},
+		"chat, pay":            {Workload: "echo"},
+		"there are file, etcd": {Store: "disk"},
+		"not know of each":     {Workload: "pay", Store: fileStore},
 		"folder":               {},
 		"17 nodes":             {Dir: "d", NodeCount: 17},
 		"-1 writers":           {Dir: "d", Concurrency: -1},

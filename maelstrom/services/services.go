@@ -1,10 +1,19 @@
-// Package services puts real processes of a service to the test: real HTTP and Server-Sent-Events clients that move between
-// them, a relay on every way to one of them that cuts, starves and delays, kill -9 and SIGSTOP. When all has healed it
-// compares what clients were promised with what every node says.
+// Package services puts real processes of a service to the test: real HTTP clients that move between them, a relay on every
+// way to one of them that cuts, starves and delays, kill -9 and SIGSTOP. The servers of an etcd in which they keep their
+// data are hit like the service's own nodes; disks are never wiped. When all has healed it compares what clients were
+// promised with what every node says.
 //
-// The one workload is chat. Writers post messages with a text and an idempotency key each, and try again with the same key
-// on another node when they get no answer, so each text must end up in every history exactly once. They also edit, delete,
-// and note what they have read. Readers follow their streams and must see the same as the histories say.
+// What a run has in common, whatever the service, is here: processes and relays (cluster.go, storage.go), faults (plan.go,
+// nemesis.go), the record, and the verdict (results.go). A service adds its clients and its checks: it is a load.
+//
+// chat: writers post messages with a text and an idempotency key each, and try again with the same key on another node when
+// they get no answer, so each text must end up in every history exactly once. They also edit, delete, and note what they
+// have read. Readers follow their streams and must see the same as the histories say; where the rooms are kept in a shared
+// log, in the same order.
+//
+// pay: clients move money between a few accounts, one of them hot, and hold, capture, void, refund, claim, in ones and in
+// batches. Each request is repeated with its key, on any node, until there is an answer that is final; some at once, some
+// long after. What must be true of the answers is in package books.
 package services
 
 import (
@@ -20,7 +29,9 @@ import (
 	"sync"
 	"time"
 
+	"dongne/internal/etcd"
 	"dongne/maelstrom/check"
+	"dongne/maelstrom/edn"
 	"dongne/maelstrom/history"
 )
 
@@ -32,15 +43,63 @@ const (
 )
 
 const (
-	roomsCount = 3
-	setupMax   = 30 * time.Second       // until every node knows the rooms, and every reader follows a stream
-	lookEvery  = 300 * time.Millisecond // more than chat gathers read positions for
+	setupMax   = 30 * time.Second // until every node knows what the clients need, and every reader follows a stream
+	verifyMax  = time.Minute      // for a service's own judgement of one node's data
+	storeNodes = 3
 )
+
+// Where a service keeps its data.
+const (
+	fileStore = "file" // in files, each node its own
+	etcdStore = "etcd" // in one etcd
+)
+
+// A subject is a service that can be put to the test.
+type subject struct {
+	stores []string // where it can keep its data; the first is the default
+	load   func(*run) load
+	peers  bool // whether nodes speak to each other
+	verify bool // whether the program, called with "verify", judges the data of a node that was stopped
+}
+
+// subjects are all that there are, by the name of the workload and of the program.
+func subjects() map[string]subject {
+	return map[string]subject{
+		"chat": {stores: []string{fileStore, etcdStore}, load: newChat, peers: true},
+		"pay":  {stores: []string{etcdStore, fileStore}, load: newPay, verify: true},
+	}
+}
+
+// A load is what is particular to one service: who uses it, and what must be true in the end.
+type load interface {
+	// env is what a node is told beside its address, folder and store.
+	env(node string) []string
+	// setUp makes the clients and what they need, before any fault; they may begin to read.
+	setUp(ctx context.Context) error
+	// work lets the clients at it until ctx ends, and returns when they have stopped.
+	work(ctx context.Context)
+	// settle waits until all nodes say the same, once all has healed; for Recovery at most. It returns how long that took.
+	settle(ctx context.Context) time.Duration
+	// observe fetches what every node says in the end.
+	observe(ctx context.Context)
+	// stop ends whatever the clients still do; also after an error.
+	stop()
+	// judge says what is wrong with what the clients saw. It is a pure function of it.
+	judge(recovery time.Duration) judgement
+}
+
+// A judgement is what a load makes of a run.
+type judgement struct {
+	acknowledged int      // requests; of none of them nothing can be said
+	wrong        []string // the most telling first
+	fields       edn.Map  // counts, for the report
+}
 
 // Options of Run. The zero value of each but Dir has a default.
 type Options struct {
-	Workload    string        // chat
-	NodeCount   int           // 3
+	Workload    string        // chat, pay
+	Store       string        // where the service keeps its data: file or etcd; chat: file, pay: etcd
+	NodeCount   int           // 3; pay on files takes 1 alone
 	TimeLimit   time.Duration // 60 s; of the load, the recovery comes after it
 	Rate        float64       // 50 operations a second over all writers
 	Concurrency int           // writers; twice the nodes
@@ -48,17 +107,20 @@ type Options struct {
 	Nemesis     []string      // partition, kill, pause, delay
 	Interval    time.Duration // 5 s; mean time between two operations of one kind of fault
 	Seed        uint64
-	Binary      string        // of chat; "": built with the Go toolchain, which must find this module
+	Binary      string        // of the service; "": built with the Go toolchain, which must find this module
 	Dir         string        // where nodes keep data and node-logs
 	Patience    time.Duration // 100 ms; a writer waits for an answer so long at least, and 2 s at most
 	Recovery    time.Duration // 30 s; until the nodes must agree once all is healed
 	Log         func(format string, args ...any)
 }
 
-// Check says what is wrong with the options, but for Dir.
-func (o Options) Check() error {
+// Check says what is wrong with the options, but for Dir, and puts in what is left out.
+func (o *Options) Check() error {
+	dir := o.Dir
 	o.Dir = "."
-	return o.fill()
+	err := o.fill()
+	o.Dir = dir
+	return err
 }
 
 // fill puts in what is left out, and says what cannot be.
@@ -73,12 +135,15 @@ func (o *Options) fill() error {
 			*d = value
 		}
 	}
-	zero(&o.NodeCount, 3)
-	zero(&o.Concurrency, 2*o.NodeCount)
-	zero(&o.Readers, 2*o.NodeCount)
 	if o.Workload == "" {
 		o.Workload = "chat"
 	}
+	if s, known := subjects()[o.Workload]; known && o.Store == "" {
+		o.Store = s.stores[0]
+	}
+	zero(&o.NodeCount, 3)
+	zero(&o.Concurrency, 2*o.NodeCount)
+	zero(&o.Readers, 2*o.NodeCount)
 	if o.Rate == 0 {
 		o.Rate = 50
 	}
@@ -89,9 +154,14 @@ func (o *Options) fill() error {
 }
 
 func (o *Options) wrong() error {
+	s, known := subjects()[o.Workload]
 	switch {
-	case o.Workload != "chat":
-		return fmt.Errorf("services: workload %q: there is chat alone", o.Workload)
+	case !known:
+		return fmt.Errorf("services: workload %q: there are %s", o.Workload, strings.Join(sorted(subjects()), ", "))
+	case !slices.Contains(s.stores, o.Store):
+		return fmt.Errorf("services: store %q: there are %s", o.Store, strings.Join(s.stores, ", "))
+	case o.Workload == "pay" && o.Store == fileStore && o.NodeCount > 1:
+		return fmt.Errorf("services: pay on files: %d nodes, but they would not know of each other: name the store etcd, or 1 node", o.NodeCount)
 	case o.Dir == "":
 		return errors.New("services: no folder for data and logs")
 	case o.NodeCount < 1 || o.NodeCount > nodesMax:
@@ -111,7 +181,7 @@ func (o *Options) wrong() error {
 			return fmt.Errorf("services: nemesis %q: there are partition, kill, pause and delay", kind)
 		case slices.Contains(o.Nemesis[:i], kind):
 			return fmt.Errorf("services: nemesis %s is named twice", kind)
-		case kind == partition && o.NodeCount < 2:
+		case kind == partition && o.NodeCount < 2 && o.Store == fileStore:
 			return errors.New("services: nemesis partition: there is but one node")
 		}
 	}
@@ -121,6 +191,7 @@ func (o *Options) wrong() error {
 func (o *Options) settings() []history.Setting {
 	return []history.Setting{
 		{Name: "workload", Value: o.Workload},
+		{Name: "store", Value: o.Store},
 		{Name: "node-count", Value: strconv.Itoa(o.NodeCount)},
 		{Name: "time-limit", Value: o.TimeLimit.String()},
 		{Name: "rate", Value: strconv.FormatFloat(o.Rate, 'g', -1, 64)},
@@ -150,13 +221,10 @@ type run struct {
 	cluster *cluster
 	record  *recorder
 	nemesis *nemesis
-	rooms   map[string][]string // id → members, sorted
-	writers []*writer
-	readers []*reader
+	load    load
 
-	settled  chan struct{} // closed when readers are to stay where they are
 	recovery time.Duration // from the end of faults until all agreed; Recovery if they did not
-	observed observed
+	verified []string      // what the service's own program says against the data that is left
 }
 
 // perform is Run without the judgement.
@@ -164,96 +232,92 @@ func perform(ctx context.Context, o Options) (*run, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
+	if o.Store == etcdStore {
+		if _, err := etcd.Find(); err != nil {
+			return nil, fmt.Errorf("services: %w", err)
+		}
+	}
 	if o.Binary == "" {
-		folder, err := os.MkdirTemp("", "chat")
+		folder, err := os.MkdirTemp("", o.Workload)
 		if err != nil {
 			return nil, err
 		}
 		defer os.RemoveAll(folder)
-		o.Binary = filepath.Join(folder, "chat")
-		o.Log("building chat")
-		if out, err := exec.CommandContext(ctx, "go", "build", "-o", o.Binary, "dongne/chat").CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("services: go build dongne/chat, which its checkout alone can do (elsewhere name a built one): %w\n%s", err, out)
+		o.Binary = filepath.Join(folder, o.Workload)
+		program := "dongne/" + o.Workload
+		o.Log("building %s", o.Workload)
+		if out, err := exec.CommandContext(ctx, "go", "build", "-o", o.Binary, program).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("services: go build %s, which its checkout alone can do (elsewhere name a built one): %w\n%s", program, err, out)
 		}
 	}
-	r := &run{Options: o, record: newRecorder(), rooms: map[string][]string{}, settled: make(chan struct{})}
-	c, err := newCluster(&r.Options, r.record.finding)
+	r := &run{Options: o, record: newRecorder()}
+	c, err := newCluster(ctx, &r.Options, r.record.finding)
 	defer c.close()
 	if err != nil {
 		return nil, fmt.Errorf("services: %w", err)
 	}
 	r.cluster = c
 	r.nemesis = &nemesis{cluster: c, record: r.record, log: o.Log, faults: map[string]int{}}
+	r.load = subjects()[o.Workload].load(r)
 	for _, name := range c.names {
+		c.nodes[name].env = append(c.env(name), r.load.env(name)...)
 		if err := c.start(ctx, name); err != nil {
 			return nil, fmt.Errorf("services: %w", err)
 		}
 	}
-	if err := r.setUp(ctx); err != nil {
-		return nil, fmt.Errorf("services: set up: %w", err)
-	}
-	if err := r.load(ctx); err != nil {
+	if err := r.perform(ctx); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-// load runs clients and nemesis, heals, and observes.
-func (r *run) load(ctx context.Context) error {
-	following, stop := context.WithCancel(ctx)
-	var reading sync.WaitGroup
-	defer r.hangUp()
-	defer reading.Wait()
-	defer stop()
-	if err := r.follow(following, &reading); err != nil {
-		return err
+// perform runs clients and nemesis, heals, observes, and lets the nodes' data be verified once they have stopped.
+func (r *run) perform(ctx context.Context) error {
+	defer r.load.stop()
+	if err := r.load.setUp(ctx); err != nil {
+		return fmt.Errorf("services: set up: %w", err)
 	}
-	r.Log("%d writers and %d readers on %d nodes for %v", len(r.writers), len(r.readers), len(r.cluster.names), r.TimeLimit)
+	r.Log("%d clients on %d nodes for %v", r.Concurrency, len(r.cluster.names), r.TimeLimit)
 	start := r.record.now()
-	steps := plan(r.Seed, r.Nemesis, r.cluster.names, r.Interval, r.TimeLimit)
+	steps := plan(r.Seed, r.Nemesis, r.cluster.groups(), r.cluster.linked, r.Interval, r.TimeLimit)
 	for i := range steps {
 		steps[i].at += start
 	}
 	limited, cancel := context.WithTimeout(ctx, r.TimeLimit)
 	defer cancel()
 	var working sync.WaitGroup
-	for _, w := range r.writers {
-		working.Go(func() { w.run(limited) })
-	}
+	working.Go(func() { r.load.work(limited) })
 	r.nemesis.run(limited, steps)
 	working.Wait()
 	r.nemesis.heal(ctx, r.Nemesis)
 	r.Log("all healed, waiting for the nodes to agree")
-	close(r.settled)
-	r.settle(ctx)
-	r.observe(ctx)
+	r.recovery = r.load.settle(ctx)
+	r.Log("after %v", r.recovery.Round(time.Millisecond))
+	r.load.observe(ctx)
+	r.load.stop()
+	if r.cluster.stop(); subjects()[r.Workload].verify && ctx.Err() == nil {
+		r.verify(ctx)
+	}
 	return ctx.Err()
 }
 
-// hangUp ends the clients' idle connections.
-func (r *run) hangUp() {
-	for _, c := range r.users() {
-		c.http.CloseIdleConnections()
+// verify lets the service's own program judge what each node left.
+func (r *run) verify(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, verifyMax*time.Duration(len(r.cluster.names)))
+	defer cancel()
+	for _, name := range r.cluster.names {
+		n := r.cluster.nodes[name]
+		cmd := exec.CommandContext(ctx, n.binary, "verify")
+		cmd.Env = n.env
+		out, err := cmd.CombinedOutput()
+		fmt.Fprintf(n.out, "verify:\n%s", out)
+		if n.out.Close(); err != nil {
+			r.verified = append(r.verified, fmt.Sprintf("%s verify, of what %s left: %v: %s", r.Workload, name, err, tail(out, tailLineMax)))
+		}
 	}
 }
 
-// follow starts the readers, and returns when each follows a stream.
-func (r *run) follow(ctx context.Context, reading *sync.WaitGroup) error {
-	started := make(chan struct{}, len(r.readers))
-	for _, reader := range r.readers {
-		reader.started = sync.OnceFunc(func() { started <- struct{}{} })
-		reading.Go(func() { reader.run(ctx) })
-	}
-	timeout := time.NewTimer(setupMax)
-	defer timeout.Stop()
-	for range r.readers {
-		select {
-		case <-started:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timeout.C:
-			return fmt.Errorf("services: not every reader has a stream within %v, before any fault", setupMax)
-		}
-	}
-	return nil
+// tail is the end of a text.
+func tail(b []byte, most int) string {
+	return strings.TrimSpace(string(b[max(0, len(b)-most):]))
 }

@@ -19,7 +19,7 @@ import (
 
 // Kinds are the faults that a simulation knows.
 func Kinds() []string {
-	return []string{"partition", "one-way", "kill", "pause", "loss", "duplicate", "reorder", "slow", "slow-disk"}
+	return []string{"partition", "one-way", "kill", "pause", "loss", "duplicate", "reorder", "slow", "slow-disk", "stall", "lost-reply"}
 }
 
 // Config is what a run needs.
@@ -46,6 +46,9 @@ type world struct {
 	next     int64                 // id of the next message
 	weather  map[string]*sim.Fault // going on, by kind
 	luck     *rand.Rand
+	stalled  bool     // the services answer when that is over
+	stalls   []func() // what they were asked meanwhile
+	deaf     float64  // the probability that the reply of a service is lost: what was asked has happened
 	findings []history.Finding
 	wakeAt   time.Duration
 	ended    time.Duration
@@ -174,11 +177,26 @@ func (w *world) arrived(from, to string, data []byte) network.Message {
 
 func (w *world) serve(name string, s service.Service, from string, data []byte) {
 	m := w.arrived(from, name, data)
-	if reply, ok := s.Handle(from, m.Body); ok {
-		r := network.Message{Src: name, Dest: from, Body: service.Reply(m.Body, reply)}
-		w.number(&r)
-		w.net.Send(name, from, append(binary.BigEndian.AppendUint64(nil, uint64(r.ID)), r.Body...))
+	if w.stalled {
+		w.stalls = append(w.stalls, func() { w.reply(name, s, m) })
+		return
 	}
+	w.reply(name, s, m)
+}
+
+func (w *world) reply(name string, s service.Service, m network.Message) {
+	reply, ok := s.Handle(m.Src, m.Body)
+	if !ok {
+		return
+	}
+	r := network.Message{Src: name, Dest: m.Src, Body: service.Reply(m.Body, reply)}
+	w.number(&r)
+	if w.deaf > 0 && w.luck.Float64() < w.deaf {
+		w.net.Dropped++
+		w.sim.Note("drop", r.Src, r.Dest, nil)
+		return
+	}
+	w.net.Send(r.Src, r.Dest, append(binary.BigEndian.AppendUint64(nil, uint64(r.ID)), r.Body...))
 }
 
 func (w *world) presence(name string) network.Presence {
@@ -218,6 +236,19 @@ func (w *world) strike(f *interpreter.Fault) {
 				h.delay = delay
 			}
 		}
+	case "start-stall":
+		w.stalled = true
+	case "stop-stall":
+		w.stalled = false
+		waiting := w.stalls
+		w.stalls = nil
+		for _, do := range waiting {
+			do()
+		}
+	case "start-lost-reply":
+		w.deaf = 0.05 + 0.5*w.luck.Float64()
+	case "stop-lost-reply":
+		w.deaf = 0
 	default:
 		w.change(f)
 	}

@@ -43,12 +43,17 @@ func config(t testing.TB, name string, spec node.Spec, seed uint64, kinds ...str
 // judge carries out a run and judges it.
 func judge(t testing.TB, c Config, name string) (*history.Run, check.Results) {
 	t.Helper()
+	return judgeBy(t, c, name, check.Options{})
+}
+
+func judgeBy(t testing.TB, c Config, name string, o check.Options) (*history.Run, check.Results) {
+	t.Helper()
 	run, _, err := Run(c)
 	if err != nil {
 		t.Fatalf("seed %d: %v", c.Seed, err)
 	}
-	run.Workload = name
-	return run, check.Check(run, check.Options{NemesisAsked: len(c.Interpreter.Kinds) > 0})
+	run.Workload, o.NemesisAsked = name, len(c.Interpreter.Kinds) > 0
+	return run, check.Check(run, o)
 }
 
 // replay is the command that runs a seed again.
@@ -79,6 +84,14 @@ var words = map[string][]string{
 	"phantom":       {"which nobody had broadcast by then"},
 	"lost":          {"'s final read at", " was lost: "},
 	"missing-final": {"'s final read at", "never agreed on"},
+	"wrong-sum":     {"'s final read at"},
+	"impossible":    {"what was added by then makes"},
+	"backwards":     {"the counter went back from"},
+	"torn":          {" in all accounts, and there are "},
+	"overdrawn":     {" overdrawn: it has "},
+	"ended-twice":   {" was ended twice: by the "},
+	"wrong-effect":  {"what was acknowledged makes "},
+	"no-order":      {"no order of all operations explains"},
 	"bad-line":      {"printed a line on stdout that is no message"},
 	"bad-address":   {"in the name of", "which does not exist"},
 	"exited":        {"ended by itself"},
@@ -129,6 +142,45 @@ func TestUpstreamOverlooks(t *testing.T) {
 	}
 }
 
+// promised is what counters promise beyond what everybody has to: no read lacks what was acknowledged a second before.
+var promised = check.Options{Fresh: true, Staleness: time.Second}
+
+// A counter that is told to show nothing old shows nothing old, over lin-kv too, and over upstream's seq-kv, which may go
+// back in time; and one that is not does, though nothing that is older than it may be.
+func TestCountersAreFresh(t *testing.T) {
+	faults := []string{"partition", "kill", "pause", "loss", "stall"}
+	for _, c := range []struct {
+		workload string
+		args     []string
+		options  check.Options
+		right    bool
+		compat   bool // upstream's services
+	}{
+		{"g-counter", []string{"--staleness", "0s"}, check.Options{Fresh: true}, true, false},
+		{"g-counter", []string{"--staleness", "0s"}, check.Options{Fresh: true}, true, true},
+		{"pn-counter", []string{"--staleness", "0s", "--store", "lin-kv"}, check.Options{Fresh: true}, true, false},
+		{"pn-counter", []string{"--store=lin-kv"}, promised, true, false},
+		{"pn-counter", nil, promised, true, true},
+		{"g-counter", nil, check.Options{Fresh: true}, false, false},
+		{"g-counter", []string{"--staleness", "9s"}, promised, false, false},
+	} {
+		spec, _ := node.Find(c.workload)
+		right := true
+		for seed := uint64(1); seed <= 10; seed++ {
+			run := config(t, c.workload, spec, seed, faults...)
+			run.Args, run.Services = c.args, service.All(rand.New(rand.NewPCG(seed, 1)), c.compat)
+			_, results := judgeBy(t, run, c.workload, c.options)
+			right = right && results.Ours != check.False
+			if results.Ours == check.False && c.right {
+				t.Errorf("%s %q, seed %d: %q", c.workload, c.args, seed, results.Reasons)
+			}
+		}
+		if right && !c.right {
+			t.Errorf("%s %q: no read is older than %v", c.workload, c.args, c.options.Staleness)
+		}
+	}
+}
+
 // The programs that are right are right under every fault, alone and all together, and two runs of a seed are the same.
 func TestSeeds(t *testing.T) {
 	for _, spec := range node.Programs() {
@@ -143,7 +195,7 @@ func TestSeeds(t *testing.T) {
 					last = (last + 9) / 10 // alone they find less
 				}
 				for seed := uint64(1); seed <= last; seed++ {
-					_, results := judge(t, config(t, spec.Name, spec, seed, kinds...), spec.Name)
+					_, results := judgeBy(t, config(t, spec.Name, spec, seed, kinds...), spec.Name, promised)
 					if results.Ours == check.False || results.Ours == check.Unknown && results.Vacuous == "" {
 						t.Fatalf("%s\nreplay: %s", strings.Join(results.Reasons, "\n"), replay(spec.Name, seed, "--nemesis "+strings.Join(kinds, ",")))
 					}
@@ -183,13 +235,19 @@ func TestFaultsTakeEffect(t *testing.T) {
 		t.Errorf("without faults: %+v, %d dropped", calm.Journal.Servers, calm.Journal.Dropped)
 	}
 	for _, kind := range Kinds() {
-		run, _ := judge(t, config(t, "broadcast", spec, 3, kind), "broadcast")
+		workload, calm, spec := "broadcast", calm, spec
+		if kind == "stall" || kind == "lost-reply" { // it takes a program that asks a service
+			workload = "g-counter"
+			spec, _ = node.Find(workload)
+			calm, _ = judge(t, config(t, workload, spec, 3), workload)
+		}
+		run, _ := judge(t, config(t, workload, spec, 3, kind), workload)
 		if len(run.Faults()) == 0 {
 			t.Errorf("%s: no fault", kind)
 		}
 		lost, more, late := run.Journal.Dropped, run.Journal.Servers.Received-run.Journal.Servers.Sent, longest(run.Journal.Events)
 		switch kind {
-		case "partition", "one-way", "loss":
+		case "partition", "one-way", "loss", "lost-reply":
 			if lost == 0 {
 				t.Errorf("%s dropped nothing", kind)
 			}
@@ -205,7 +263,7 @@ func TestFaultsTakeEffect(t *testing.T) {
 			if calm := longest(calm.Journal.Events); late < 2*calm {
 				t.Errorf("%s: the slowest message took %v, without it %v", kind, late, calm)
 			}
-		case "pause", "slow-disk":
+		case "pause", "slow-disk", "stall":
 			if a, b := slowest(calm.Ops), slowest(run.Ops); b < a+5*time.Millisecond {
 				t.Errorf("%s: the slowest operation took %v, without it %v", kind, b, a)
 			}

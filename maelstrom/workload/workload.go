@@ -2,6 +2,7 @@
 package workload
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -33,26 +34,36 @@ type Workload interface {
 	Idempotent(f string) bool
 	// Reusable says whether a client goes on after an operation of which it does not know whether it happened.
 	Reusable() bool
+	// Refusable says whether an error can say that an operation did not happen. Upstream's clients of some workloads know
+	// no errors: to them an operation that is not ok may have happened, a read too.
+	Refusable() bool
 }
 
 // A Shape is what a reply must look like: closed, as upstream's schemas are.
 type Shape struct {
 	Type   string
 	Member string // that it must have besides; "": none
-	Array  bool   // the member must be an array
 	Whole  bool   // the operation's value is the whole body; otherwise the member's, or the invocation's if there is none
+
+	Array, Integer bool // what the member must be
 }
 
 // Names are the workloads that there are.
-func Names() []string { return []string{"broadcast", "echo", "unique-ids"} }
+func Names() []string {
+	return []string{"bank", "broadcast", "echo", "g-counter", "pn-counter", "unique-ids"}
+}
 
 // New returns a fresh workload. Topology is what the nodes of broadcast are told.
 func New(name string, topology map[string][]string) (Workload, error) {
 	switch name {
+	case "bank":
+		return &bank{}, nil
 	case "broadcast":
 		return &broadcast{topology: topology}, nil
 	case "echo":
 		return echo{}, nil
+	case "g-counter", "pn-counter":
+		return counter{grows: name == "g-counter"}, nil
 	case "unique-ids":
 		return uniqueIDs{}, nil
 	}
@@ -79,10 +90,19 @@ func (s Shape) Read(inv Invocation, head network.Head, body json.RawMessage, mem
 	if s.Array && value[0] != '[' {
 		return nil, fmt.Errorf("%q of %s must be an array, not %.40s", s.Member, s.Type, value)
 	}
+	if s.Integer && !isInteger(value) {
+		return nil, fmt.Errorf("%q of %s must be an integer, not %.40s", s.Member, s.Type, value)
+	}
 	if s.Whole {
 		return body, nil
 	}
 	return value, nil
+}
+
+// isInteger says whether a JSON value is a number without fraction and exponent.
+func isInteger(value json.RawMessage) bool {
+	digits := bytes.TrimPrefix(value, []byte("-"))
+	return len(digits) > 0 && len(bytes.Trim(digits, "0123456789")) == 0
 }
 
 type echo struct{}
@@ -98,6 +118,7 @@ func (echo) Request(inv Invocation) any {
 func (echo) Reply(string) Shape     { return Shape{Type: "echo_ok", Member: "echo", Whole: true} }
 func (echo) Idempotent(string) bool { return false }
 func (echo) Reusable() bool         { return false }
+func (echo) Refusable() bool        { return true }
 
 type uniqueIDs struct{}
 
@@ -108,6 +129,7 @@ func (uniqueIDs) Request(Invocation) any     { return map[string]any{"type": "ge
 func (uniqueIDs) Reply(string) Shape         { return Shape{Type: "generate_ok", Member: "id"} }
 func (uniqueIDs) Idempotent(string) bool     { return false }
 func (uniqueIDs) Reusable() bool             { return true }
+func (uniqueIDs) Refusable() bool            { return true }
 
 type broadcast struct {
 	topology map[string][]string
@@ -144,3 +166,4 @@ func (b *broadcast) Reply(f string) Shape {
 
 func (b *broadcast) Idempotent(f string) bool { return f == "read" }
 func (b *broadcast) Reusable() bool           { return false }
+func (b *broadcast) Refusable() bool          { return true }

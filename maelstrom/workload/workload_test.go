@@ -81,6 +81,8 @@ func TestWorkloads(t *testing.T) {
 		{"echo", `{"echo":"Please echo N","type":"echo"}`, "null", ""},
 		{"unique-ids", `{"type":"generate"}`, "null", ""},
 		{"broadcast", `{"message":N,"type":"broadcast"}`, `{"topology":{"n0":["n1"]},"type":"topology"}`, "read"},
+		{"g-counter", `{"delta":N,"type":"add"}`, "null", "read"},
+		{"pn-counter", `{"delta":N,"type":"add"}`, "null", "read"},
 	} {
 		w, err := New(c.name, map[string][]string{"n0": {"n1"}})
 		if err != nil {
@@ -101,7 +103,7 @@ func TestWorkloads(t *testing.T) {
 				t.Fatal(err)
 			}
 			shown := strings.Map(func(c rune) rune {
-				if '0' <= c && c <= '9' {
+				if '0' <= c && c <= '9' || c == '-' {
 					return -1
 				}
 				return c
@@ -118,8 +120,47 @@ func TestWorkloads(t *testing.T) {
 			t.Errorf("operations %v, want as many of both", kinds)
 		}
 	}
-	if _, err := New("kafka", nil); err == nil || !strings.Contains(err.Error(), "broadcast, echo, unique-ids") {
+	if _, err := New("kafka", nil); err == nil || !strings.Contains(err.Error(), "broadcast, echo, g-counter, pn-counter, unique-ids") {
 		t.Errorf("New(kafka) fails with %v", err)
+	}
+}
+
+// The operations of counters are as frequent, and their deltas as large, as upstream's: a g-counter draws anew what it
+// cannot have.
+func TestCounterOperations(t *testing.T) {
+	for name, want := range map[string]struct {
+		adds float64 // of all operations
+		low  int
+	}{"g-counter": {1. / 3, 0}, "pn-counter": {1. / 2, -5}} {
+		w, err := New(name, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const all = 30_000
+		r, deltas, adds := rand.New(rand.NewPCG(1, 2)), map[string]int{}, 0
+		for range all {
+			if inv := w.Next(r); inv.F == "add" {
+				adds++
+				deltas[string(inv.Value)]++
+			} else if inv.F != "read" || inv.Value != nil {
+				t.Fatalf("%s: %+v", name, inv)
+			}
+		}
+		if got := float64(adds) / all; got < want.adds-0.02 || got > want.adds+0.02 {
+			t.Errorf("%s: %.3f of the operations are adds, want %.3f", name, got, want.adds)
+		}
+		even := adds / (5 - want.low)
+		for delta := want.low; delta < 5; delta++ {
+			if count := deltas[fmt.Sprint(delta)]; count < even*8/10 || count > even*12/10 {
+				t.Errorf("%s: %d adds of %d, want about %d", name, count, delta, even)
+			}
+		}
+		if len(deltas) != 5-want.low {
+			t.Errorf("%s: deltas %v, want %d to 4", name, deltas, want.low)
+		}
+		if w.Idempotent("read") || w.Reusable() || w.Refusable() {
+			t.Errorf("%s: to upstream's clients every error is one of which nobody knows", name)
+		}
 	}
 }
 
@@ -133,6 +174,10 @@ func TestShapes(t *testing.T) {
 		{Shape{Type: "f_ok", Member: "m"}, `{"type":"f_ok","in_reply_to":1,"m":null}`, "null"},
 		{Shape{Type: "f_ok", Member: "m", Array: true}, `{"type":"f_ok","in_reply_to":1,"m":[3]}`, "[3]"},
 		{Shape{Type: "f_ok", Member: "m", Whole: true}, `{"type":"f_ok","m":3}`, `{"type":"f_ok","m":3}`},
+		{Shape{Type: "f_ok", Member: "m", Integer: true}, `{"type":"f_ok","m":-30}`, `-30`},
+		{Shape{Type: "f_ok", Member: "m", Integer: true}, `{"type":"f_ok","m":3e1}`, `"m" of f_ok must be an integer, not 3e1`},
+		{Shape{Type: "f_ok", Member: "m", Integer: true}, `{"type":"f_ok","m":"3"}`, `"m" of f_ok must be an integer, not "3"`},
+		{Shape{Type: "f_ok", Member: "m", Integer: true}, `{"type":"f_ok","m":null}`, `"m" of f_ok must be an integer, not null`},
 		{Shape{Type: "f_ok"}, `{"type":"g_ok"}`, `the reply to f has type "g_ok", it should be "f_ok"`},
 		{Shape{Type: "f_ok"}, `{"type":"f_ok","m":1}`, `f_ok has a member "m" that the protocol does not know`},
 		{Shape{Type: "f_ok", Member: "m"}, `{"type":"f_ok"}`, `f_ok has no member "m"`},

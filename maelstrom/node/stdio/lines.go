@@ -11,7 +11,8 @@ import (
 	maelstrom "github.com/jepsen-io/maelstrom/demo/go"
 )
 
-// sieve hands the library its messages, but those of types that it does not know, at which it would end, to strange.
+// sieve hands the library its messages, but to strange those of types that it does not know, at which it would end, and
+// answers: it would keep those to itself, as it was not it that asked.
 type sieve struct {
 	in      *bufio.Reader
 	known   []string
@@ -47,7 +48,7 @@ func (s *sieve) take(line []byte) bool {
 			InReplyTo int `json:"in_reply_to"`
 		}
 	}
-	if json.Unmarshal(line, &message) != nil || message.Body.InReplyTo != 0 || slices.Contains(s.known, message.Body.Type) {
+	if json.Unmarshal(line, &message) != nil || message.Body.InReplyTo == 0 && slices.Contains(s.known, message.Body.Type) {
 		return false // of bad JSON the library says what is wrong
 	}
 	var whole maelstrom.Message

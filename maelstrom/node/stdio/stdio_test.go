@@ -69,7 +69,12 @@ func (p *process) launch() *process {
 // send sends a body from c1.
 func (p *process) send(body string) {
 	p.Helper()
-	if _, err := fmt.Fprintf(p.in, `{"id":1,"src":"c1","dest":"n0","body":%s}`+"\n", body); err != nil {
+	p.sendFrom("c1", body)
+}
+
+func (p *process) sendFrom(src, body string) {
+	p.Helper()
+	if _, err := fmt.Fprintf(p.in, `{"id":1,"src":%q,"dest":"n0","body":%s}`+"\n", src, body); err != nil {
 		p.Fatal(err)
 	}
 }
@@ -118,6 +123,29 @@ func TestEcho(t *testing.T) {
 	if line := p.read(); !strings.Contains(line, `"text":"a second init"`) {
 		t.Errorf("a second init is answered with %s", line)
 	}
+	p.end()
+}
+
+// A program that asks a service gets the answers: the library did not ask, and would keep them.
+func TestService(t *testing.T) {
+	p := prepare(t, "g-counter", "", "--delay", "0s").launch()
+	p.init("n0")
+	p.send(`{"type":"add","msg_id":2,"delta":5}`)
+	var asked struct {
+		Dest string
+		Body struct {
+			Key   string
+			MsgID int64 `json:"msg_id"`
+		}
+	}
+	line := p.read()
+	if err := json.Unmarshal([]byte(line), &asked); err != nil || asked.Dest != "seq-kv" || asked.Body.Key != "log/1" {
+		t.Fatalf("sends %s: %v", line, err)
+	}
+	p.sendFrom("seq-kv", fmt.Sprintf(`{"type":"cas_ok","in_reply_to":%d}`, asked.Body.MsgID))
+	p.want(`{"src":"n0","dest":"c1","body":{"in_reply_to":2,"type":"add_ok"}}`)
+	p.send(`{"type":"read","msg_id":3}`)
+	p.want(`{"src":"n0","dest":"c1","body":{"in_reply_to":3,"type":"read_ok","value":5}}`)
 	p.end()
 }
 

@@ -18,6 +18,7 @@ const (
 	Open      Mode = iota // they are passed on
 	Cut                   // they are closed, and new ones as soon as they come
 	Blackhole             // they stay, new ones are taken, and every byte is swallowed
+	Mute                  // they are passed on, but every byte that comes back is swallowed: questions get through, no answers
 )
 
 const (
@@ -55,6 +56,7 @@ type pair struct {
 	in     net.Conn
 	out    net.Conn // guarded by Relay.mu; nil before it is connected
 	torn   bool     // guarded by Relay.mu once admitted: bytes were swallowed, nothing sensible can follow
+	muted  bool     // guarded by Relay.mu: and so were bytes that came back, alone
 }
 
 // New returns a relay for connections that Handle is given.
@@ -91,7 +93,7 @@ func (r *Relay) Set(mode Mode) {
 	defer r.mu.Unlock()
 	r.mode = mode
 	for p := range r.pairs {
-		if mode == Cut || mode == Open && p.torn {
+		if mode == Cut || mode == Open && (p.torn || p.muted) {
 			r.stats.Cut.Add(1)
 			r.end(p)
 		}
@@ -140,8 +142,8 @@ func (r *Relay) Handle(in net.Conn) {
 		return
 	}
 	var back sync.WaitGroup
-	back.Go(func() { r.pump(p, in, out) })
-	r.pump(p, out, in)
+	back.Go(func() { r.pump(p, in, out, true) })
+	r.pump(p, out, in, false)
 	back.Wait()
 }
 
@@ -204,8 +206,9 @@ type chunk struct {
 	due   time.Time
 }
 
-// pump passes on what comes from one connection, each byte when it is due. When there is no more it ends the pair.
-func (r *Relay) pump(p *pair, to, from net.Conn) {
+// pump passes on what comes from one connection, each byte when it is due; back is towards who opened the pair. When there
+// is no more it ends the pair.
+func (r *Relay) pump(p *pair, to, from net.Conn, back bool) {
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	defer r.drop(p)
@@ -215,7 +218,7 @@ func (r *Relay) pump(p *pair, to, from net.Conn) {
 		b := make([]byte, chunkBytes)
 		for {
 			n, err := from.Read(b)
-			if due, pass := r.take(p, n); pass {
+			if due, pass := r.take(p, n, back); pass {
 				select {
 				case chunks <- chunk{bytes.Clone(b[:n]), due}:
 				case <-p.ctx.Done():
@@ -238,11 +241,15 @@ func (r *Relay) pump(p *pair, to, from net.Conn) {
 }
 
 // take says when n bytes that came are due, or that they are not passed on.
-func (r *Relay) take(p *pair, n int) (due time.Time, pass bool) {
+func (r *Relay) take(p *pair, n int, back bool) (due time.Time, pass bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case n == 0:
+		return due, false
+	case back && (r.mode == Mute || p.muted):
+		p.muted = true
+		r.stats.Swallowed.Add(int64(n))
 		return due, false
 	case r.mode == Blackhole || p.torn:
 		p.torn = true

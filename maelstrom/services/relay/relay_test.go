@@ -144,6 +144,43 @@ func TestBlackhole(t *testing.T) {
 	})
 }
 
+// TestMute: what is asked gets through, what is answered does not; and who got no answer is told when it is over.
+func TestMute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t)
+		client, idle := w.connect(), w.connect()
+		server, other := <-w.servers, <-w.servers
+		w.relay.Set(Mute)
+		w.write(client, "question")
+		got := make(chan string, 2)
+		for _, s := range []net.Conn{server, other} {
+			go func() {
+				b := make([]byte, len("question"))
+				io.ReadFull(s, b)
+				if string(b) == "question" {
+					s.Write([]byte("answer"))
+				}
+				got <- string(b)
+			}()
+		}
+		if asked := <-got; asked != "question" {
+			t.Errorf("the server was asked %q", asked)
+		}
+		synctest.Wait()
+		if n := w.stats.Swallowed.Load(); n != int64(len("answer")) {
+			t.Errorf("%d bytes were swallowed", n)
+		}
+		w.relay.Set(Open)
+		w.wantClosed(client)
+		w.write(idle, "question") // nothing was lost on it
+		if asked := <-got; asked != "question" {
+			t.Errorf("the other connection is worth nothing: %q", asked)
+		}
+		w.read(idle, "answer")
+		w.relay.Close()
+	})
+}
+
 func TestDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWire(t)

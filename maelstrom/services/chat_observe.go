@@ -12,24 +12,25 @@ import (
 
 func sorted[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
 
-// settle waits until all nodes say the same, twice in a row, and every reader shows it; at most for Recovery.
-func (r *run) settle(ctx context.Context) {
+// settle lets readers stay where they are, and waits until all nodes say the same, twice in a row, and every reader shows it.
+func (r *chat) settle(ctx context.Context) (took time.Duration) {
+	close(r.settled)
 	began := r.record.now()
 	for agreed := 0; agreed < 2; {
 		if agreed++; !r.agreed(ctx) {
 			agreed = 0
 		}
-		r.recovery = r.record.now() - began
-		if r.recovery >= r.Recovery || !pauseFor(ctx, lookEvery) {
+		took = r.record.now() - began
+		if took >= r.Recovery || !pauseFor(ctx, lookEvery) {
 			break
 		}
 	}
-	r.Log("after %v", r.recovery.Round(time.Millisecond))
+	return took
 }
 
 // agreed says whether nothing differs between nodes and readers now; in a short form of the checks: the lists of rooms, and
 // the histories as the first reader, who is in all rooms, is told them.
-func (r *run) agreed(ctx context.Context) bool {
+func (r *chat) agreed(ctx context.Context) bool {
 	o := observed{nodes: r.cluster.names, rooms: r.rooms}
 	for _, name := range r.cluster.names {
 		for i, c := range r.users() {
@@ -59,7 +60,7 @@ func (r *run) agreed(ctx context.Context) bool {
 }
 
 // users are all clients, readers first.
-func (r *run) users() []*client {
+func (r *chat) users() []*client {
 	var all []*client
 	for _, reader := range r.readers {
 		all = append(all, reader.client)
@@ -70,7 +71,7 @@ func (r *run) users() []*client {
 	return all
 }
 
-func (r *run) view(ctx context.Context, node string, c *client, whole bool) view {
+func (r *chat) view(ctx context.Context, node string, c *client, whole bool) view {
 	v := view{node: node, user: c.user}
 	if v.rooms, v.err = c.rooms(ctx, node); v.err != nil || !whole {
 		return v
@@ -88,14 +89,15 @@ func (r *reader) seen() *seen {
 	s := &seen{user: r.client.user, texts: r.picture.texts()}
 	r.picture.mu.Lock()
 	defer r.picture.mu.Unlock()
+	s.told = slices.Clone(r.picture.told)
 	s.wrong, s.resets = slices.Clone(r.picture.wrong), slices.Clone(r.picture.resets)
 	return s
 }
 
 // observe fetches, on every node for every user, what it is told at the end, and gathers what the clients know.
-func (r *run) observe(ctx context.Context) {
+func (r *chat) observe(ctx context.Context) {
 	o := &r.observed
-	o.nodes, o.rooms, o.processes = r.cluster.names, r.rooms, r.cluster.starts
+	o.nodes, o.rooms, o.processes, o.ordered = r.cluster.names, r.rooms, r.cluster.starts, r.Store == etcdStore
 	fresh := r.record.fresh()
 	for i, c := range r.users() {
 		p := process{record: r.record, number: fresh + i, final: true}

@@ -6,13 +6,14 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"dongne/maelstrom/services/books"
 )
 
 // The checks: pure functions from what the clients saw to what is wrong with it.
 
 const (
-	reasonsMax = 3     // examples of one check
-	unreadMax  = 1_000 // where chat stops counting
+	unreadMax = 1_000 // where chat stops counting
 	// A position may be too old, too much be missed, or a position too far ahead, only beyond these (DESIGN.md, Streams).
 	resetEntries = 20_000
 	resetBytes   = 4 << 20
@@ -28,6 +29,7 @@ type observed struct {
 	sent    []*sent
 	views   []view // by node and user, once everything has healed
 	readers []seen
+	ordered bool // streams show messages in the order of the histories
 
 	requests  int64 // writes that were sent to some node: no more entries are in the logs
 	bytes     int64 // of their texts
@@ -46,6 +48,7 @@ type view struct {
 type seen struct {
 	user   string
 	texts  map[string]string // what is shown at the end, by id
+	told   [][]message       // as new, in this order; a part from each time that everything was fetched
 	wrong  []string
 	resets []string
 }
@@ -53,12 +56,8 @@ type seen struct {
 // checkAll returns what is wrong, the most telling first.
 func checkAll(o *observed) []string {
 	var reasons []string
-	for _, c := range []func(*observed) []string{checkFetched, checkLost, checkPhantoms, checkChanged, checkStreams, checkPictures, checkAgreement, checkUnread, checkResets} {
-		wrong := c(o)
-		reasons = append(reasons, wrong[:min(len(wrong), reasonsMax)]...)
-		if n := len(wrong) - reasonsMax; n > 0 {
-			reasons = append(reasons, fmt.Sprintf("and %d more like the last", n))
-		}
+	for _, c := range []func(*observed) []string{checkFetched, checkLost, checkPhantoms, checkChanged, checkStreams, checkOrder, checkPictures, checkAgreement, checkUnread, checkResets} {
+		reasons = append(reasons, books.Some(c(o))...)
 	}
 	return reasons
 }
@@ -187,6 +186,46 @@ func checkStreams(o *observed) (wrong []string) {
 	for _, r := range o.readers {
 		for _, w := range r.wrong {
 			wrong = append(wrong, "to "+r.user+" "+w)
+		}
+	}
+	return wrong
+}
+
+// checkOrder: where the rooms are kept in a shared log, every stream shows a room's messages in the order of its history.
+// checkAgreement says that there is one history.
+func checkOrder(o *observed) (wrong []string) {
+	if !o.ordered {
+		return nil
+	}
+	for _, r := range o.readers {
+		for i := range o.views {
+			if v := &o.views[i]; v.user == r.user && v.err == nil {
+				wrong = append(wrong, r.disorder(v)...)
+			}
+		}
+	}
+	return wrong
+}
+
+// disorder says where a reader's streams contradict the histories.
+func (r *seen) disorder(v *view) (wrong []string) {
+	at := map[string]int{} // id → place in its history, from 1
+	for _, history := range v.histories {
+		for i, m := range history {
+			at[m.ID] = i + 1
+		}
+	}
+	for _, part := range r.told {
+		last := map[string]message{} // by room
+		for _, m := range part {
+			if at[m.ID] == 0 {
+				continue // another check's
+			}
+			if before, any := last[m.Room]; any && at[before.ID] >= at[m.ID] {
+				wrong = append(wrong, fmt.Sprintf("a stream told %s %s %q before %s %q, the history of %s has them the other way round",
+					r.user, before.ID, before.Text, m.ID, m.Text, v.node))
+			}
+			last[m.Room] = m
 		}
 	}
 	return wrong

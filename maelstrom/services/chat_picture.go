@@ -14,6 +14,7 @@ type picture struct {
 	shown  map[string]message       // guarded by mu: by id
 	heard  map[string]bool          // guarded by mu: ids that a stream told as new, since the picture was last fetched
 	first  map[string]time.Duration // guarded by mu: when a stream first told a text
+	told   [][]message              // guarded by mu: what streams told as new, in order; a part since each fetch
 	wrong  []string                 // guarded by mu: what no stream may say
 	resets []string                 // guarded by mu: the reasons
 	copies int                      // guarded by mu: messages that gave way to another of the same request
@@ -22,7 +23,7 @@ type picture struct {
 const wrongMax = 100 // complaints that a picture keeps
 
 func newPicture() *picture {
-	return &picture{shown: map[string]message{}, heard: map[string]bool{}, first: map[string]time.Duration{}}
+	return &picture{shown: map[string]message{}, heard: map[string]bool{}, first: map[string]time.Duration{}, told: [][]message{nil}}
 }
 
 // fetched replaces everything by what a node's lists say. The stream goes on from before they were fetched.
@@ -31,6 +32,7 @@ func (p *picture) fetched(histories [][]message) {
 	defer p.mu.Unlock()
 	clear(p.heard)
 	clear(p.shown)
+	p.told = append(p.told, nil)
 	for _, history := range histories {
 		for _, m := range history {
 			if !m.Deleted {
@@ -64,6 +66,7 @@ func (p *picture) hear(e event, at time.Duration) (reset bool) {
 		}
 		p.heard[m.ID] = true
 		p.shown[m.ID] = m
+		p.told[len(p.told)-1] = append(p.told[len(p.told)-1], m)
 		if _, known := p.first[m.Text]; !known {
 			p.first[m.Text] = at
 		}

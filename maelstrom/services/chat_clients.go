@@ -10,9 +10,9 @@ import (
 	"dongne/internal/sim"
 )
 
-// setUp makes the clients, and rooms that every node knows of: the first writer and the first reader are in all of them,
+// openRooms makes the clients, and rooms that every node knows of: the first writer and the first reader are in all of them,
 // the others in two of three.
-func (r *run) setUp(ctx context.Context) error {
+func (r *chat) openRooms(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, setupMax, fmt.Errorf("not every node tells of all rooms within %v", setupMax))
 	defer cancel()
 	users := r.newClients()
@@ -54,7 +54,7 @@ func (r *run) setUp(ctx context.Context) error {
 }
 
 // newClients makes writers and readers, and returns their users with a number each among their kind.
-func (r *run) newClients() map[string]int {
+func (r *chat) newClients() map[string]int {
 	users := map[string]int{}
 	nodes, step := len(r.cluster.names), r.Concurrency+r.Readers
 	for i := range r.Concurrency {

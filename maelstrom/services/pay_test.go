@@ -1,0 +1,108 @@
+package services
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dongne/maelstrom/services/books"
+)
+
+const showMax = 30 * time.Second // until a bug has shown often enough
+
+// against runs the clients against a fake, whose three nodes are one.
+func against(t *testing.T, bug string) (*payments, error) {
+	fake := newFakePay(bug)
+	names := []string{"n1", "n2", "n3"}
+	urls := map[string]string{}
+	for i, name := range names {
+		server := httptest.NewServer(fake.node(i))
+		t.Cleanup(server.Close)
+		urls[name] = server.URL
+	}
+	r := &run{Options: Options{Concurrency: 6, Readers: 3, Rate: 1200, Seed: 7, Patience: 200 * time.Millisecond, Recovery: 2 * time.Second}, record: newRecorder()}
+	p := &payments{run: r, names: names, market: newMarket(), watching: func() {}}
+	p.client = func(user string) *client {
+		return &client{user: user, nodes: names, url: urls, http: &http.Client{Transport: &http.Transport{}}}
+	}
+	defer p.stop()
+	p.expiryOneIn = 0 // nothing ends by its time here
+	if err := p.setUp(t.Context()); err != nil {
+		return nil, err
+	}
+	limited, cancel := context.WithTimeout(t.Context(), showMax)
+	defer cancel()
+	fake.mu.Lock()
+	fake.losing, fake.enough = true, cancel
+	fake.mu.Unlock()
+	p.work(limited)
+	p.settle(t.Context())
+	p.observe(t.Context())
+	return p, nil
+}
+
+// TestPayments: a pay that only loses requests and answers is found right, and each bug is found.
+func TestPayments(t *testing.T) {
+	var running sync.WaitGroup
+	outcomes := make(chan payOutcome, 20)
+	for bug, want := range map[string]string{
+		"":                           "",
+		"done twice":                 "done twice",
+		"says not_applied":           "a node said that it was not",
+		"another replay":             "and then 201",
+		"half a chain":               "one of them alone was done",
+		"held is available":          "less than nothing",
+		"debit without credit":       "the events make it",
+		"refused and done":           "",
+		"acknowledged and lost":      "was acknowledged and is lost",
+		"a gap in the statement":     "of the statement of",
+		"captured twice":             "of which 0 remained",
+		"a hold that stays":          "held",
+		"refunded twice":             "that were paid",
+		"events that one node skips": "stands at the end",
+		"a stale node":               "which it was at no moment",
+	} {
+		running.Go(func() {
+			p, err := against(t, bug)
+			outcomes <- payOutcome{bug, want, p, err}
+		})
+	}
+	running.Wait()
+	close(outcomes)
+	for o := range outcomes {
+		t.Run(o.bug, func(t *testing.T) { o.judge(t) })
+	}
+}
+
+// A payOutcome is what came of a run against a fake.
+type payOutcome struct {
+	bug, want string
+	load      *payments
+	err       error
+}
+
+func (o *payOutcome) judge(t *testing.T) {
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	j := o.load.judge(0)
+	for _, r := range o.load.history.Requests {
+		if r.Decision() == books.Open {
+			t.Errorf("%s is open", r)
+		}
+	}
+	if o.bug == "" && j.acknowledged < 100 {
+		t.Errorf("%d requests were acknowledged", j.acknowledged)
+	}
+	switch found := slices.ContainsFunc(j.wrong, func(w string) bool { return strings.Contains(w, o.want) }); {
+	case o.bug == "" && len(j.wrong) > 0:
+		t.Errorf("complains of\n%s", strings.Join(j.wrong, "\n"))
+	case o.bug != "" && !found:
+		t.Errorf("says nothing of %q, but\n%s", o.want, strings.Join(j.wrong, "\n"))
+	}
+}
