@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -77,20 +78,15 @@ func decodeJSON(data []byte, v any) error {
 	if i := invalidUTF8(data); i >= 0 {
 		return Problem(http.StatusBadRequest, "json-encoding", "invalid UTF-8 at byte %d", i)
 	}
-	var whole json.RawMessage
-	if err := json.Unmarshal(data, &whole); err != nil {
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
-			return Problem(http.StatusBadRequest, "json-syntax", "%v, at byte %d", err, max(syntax.Offset-1, 0))
-		}
-		return Problem(http.StatusBadRequest, "json-syntax", "%v", err)
+	if !json.Valid(data) {
+		return syntaxProblem(data)
 	}
 	target := reflect.TypeOf(v)
 	if bytes.Equal(bytes.TrimSpace(data), []byte("null")) {
 		return Problem(http.StatusBadRequest, "json-type", "the body is null")
 	}
 	walk := jsonWalk{data: data}
-	if err := walk.value(target, "", 0); err != nil {
+	if err := walk.value(target, nil, 0); err != nil {
 		return err
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
@@ -105,10 +101,21 @@ func decodeJSON(data []byte, v any) error {
 	}
 	// encoding/json does not say in which element of an array, and nothing at all where a type decodes itself.
 	blame := jsonWalk{data: data, tries: true}
-	if found := blame.value(target, "", 0); found != nil {
+	if found := blame.value(target, nil, 0); found != nil {
 		return found
 	}
 	return valueProblem("", err)
+}
+
+// syntaxProblem says where text ceases to be JSON.
+func syntaxProblem(data []byte) error {
+	var whole json.RawMessage
+	err := json.Unmarshal(data, &whole)
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		return Problem(http.StatusBadRequest, "json-syntax", "%v, at byte %d", err, max(syntax.Offset-1, 0))
+	}
+	return Problem(http.StatusBadRequest, "json-syntax", "%v", err)
 }
 
 // valueProblem is the problem of a value that does not fit its Go type; path says where it is.
@@ -185,84 +192,105 @@ func (j *jsonWalk) next(skip byte) byte {
 	}
 }
 
-// value checks the value at pos, of type t (nil when nothing is known about it), whose name for messages is path.
-func (j *jsonWalk) value(t reflect.Type, path string, depth int) error {
+// place is where a value is, for messages: a key of what is at up, or an index if there is no key. nil is the whole.
+type place struct {
+	up    *place
+	key   string
+	index int
+}
+
+func (p *place) String() string {
+	if p == nil {
+		return ""
+	}
+	up := p.up.String()
+	switch {
+	case p.key == "" && p.index >= 0:
+		return up + "[" + strconv.Itoa(p.index) + "]"
+	case up == "":
+		return p.key
+	}
+	return up + "." + p.key
+}
+
+// value checks the value at pos, of type t; nil when nothing is known about it.
+func (j *jsonWalk) value(t reflect.Type, at *place, depth int) error {
 	if depth > jsonDepthMax {
 		return Problem(http.StatusBadRequest, "json-depth", "nested over %d levels at byte %d", jsonDepthMax, j.pos)
 	}
 	first := j.next(0)
 	start := j.pos
-	if err := j.inner(first, knownType(t), path, depth); err != nil {
+	if err := j.inner(first, jsonTypeOf(t), at, depth); err != nil {
 		return err
 	}
 	if j.tries && t != nil { // what is inside fits
 		if err := json.Unmarshal(j.data[start:j.pos], reflect.New(t).Interface()); err != nil {
-			return valueProblem(path, err)
+			return valueProblem(at.String(), err)
 		}
 	}
 	return nil
 }
 
 // inner goes through the value at pos, which begins with first.
-func (j *jsonWalk) inner(first byte, t reflect.Type, path string, depth int) error {
+func (j *jsonWalk) inner(first byte, t *jsonType, at *place, depth int) error {
 	switch first {
 	case '{':
-		return j.object(t, path, depth)
+		return j.object(t, at, depth)
 	case '[':
-		return j.array(t, path, depth)
+		return j.array(t, at, depth)
 	case '"':
-		_, err := j.str()
+		_, _, err := j.str()
 		return err
 	}
-	for j.pos < len(j.data) && !bytes.ContainsRune([]byte(" \t\r\n,]}"), rune(j.data[j.pos])) {
-		j.pos++
+	for ; j.pos < len(j.data); j.pos++ {
+		switch j.data[j.pos] {
+		case ' ', '\t', '\r', '\n', ',', ']', '}':
+			return nil
+		}
 	}
 	return nil
 }
 
-func (j *jsonWalk) array(t reflect.Type, path string, depth int) error {
+func (j *jsonWalk) array(t *jsonType, at *place, depth int) error {
 	var elem reflect.Type
-	if t != nil && (t.Kind() == reflect.Slice || t.Kind() == reflect.Array) {
-		elem = t.Elem()
+	if t.fields == nil && !t.keyed {
+		elem = t.elem
 	}
-	c := j.next('[')
-	for i := 0; c != ']'; i++ {
-		if err := j.value(elem, path+"["+strconv.Itoa(i)+"]", depth+1); err != nil {
+	here := place{up: at}
+	for c := j.next('['); c != ']'; c = j.next(',') {
+		if err := j.value(elem, &here, depth+1); err != nil {
 			return err
 		}
-		c = j.next(',')
+		here.index++
 	}
 	j.pos++
 	return nil
 }
 
-func (j *jsonWalk) object(t reflect.Type, path string, depth int) error {
-	var fields map[string]reflect.Type // nil: any key will do
-	var elem reflect.Type
-	if t != nil && t.Kind() == reflect.Struct {
-		fields = jsonFields(t)
-	} else if t != nil && t.Kind() == reflect.Map {
-		elem = t.Elem()
+func (j *jsonWalk) object(t *jsonType, at *place, depth int) error {
+	elem := t.elem
+	if !t.keyed {
+		elem = nil
 	}
-	seen := map[string]bool{}
+	seen, here := keySet{}, place{up: at, index: -1}
 	for c := j.next('{'); c != '}'; c = j.next(',') {
-		key, err := j.str()
+		raw, escaped, err := j.str()
 		if err != nil {
 			return err
 		}
-		name := strings.TrimPrefix(path+"."+key, ".")
-		if seen[key] {
-			return Problem(http.StatusBadRequest, "json-duplicate", "%q comes twice", name)
-		}
-		seen[key] = true
-		if fields != nil {
-			var known bool
-			if elem, known = fields[key]; !known {
-				return Problem(http.StatusBadRequest, "json-unknown-field", "%q is not a known field", name)
+		if f := t.fields[string(raw[1:len(raw)-1])]; f != nil && !escaped {
+			here.key, elem = f.name, f.of
+		} else if here.key = unquote(raw, escaped); t.fields != nil {
+			if f = t.fields[here.key]; f == nil {
+				return Problem(http.StatusBadRequest, "json-unknown-field", "%q is not a known field", here.String())
 			}
+			elem = f.of
+		}
+		if !seen.add(here.key) {
+			return Problem(http.StatusBadRequest, "json-duplicate", "%q comes twice", here.String())
 		}
 		j.next(':')
-		if err := j.value(elem, name, depth+1); err != nil {
+		if err := j.value(elem, &here, depth+1); err != nil {
 			return err
 		}
 	}
@@ -270,11 +298,34 @@ func (j *jsonWalk) object(t reflect.Type, path string, depth int) error {
 	return nil
 }
 
-// str reads the string at pos and refuses an escape that is half of a surrogate pair: encoding/json would turn it into
-// U+FFFD, so two different texts would become one.
-func (j *jsonWalk) str() (string, error) {
+// keySet has an object's keys; few need no map.
+type keySet struct {
+	few  [8]string
+	n    int
+	many map[string]bool
+}
+
+// add returns false if the key is there.
+func (s *keySet) add(key string) bool {
+	if s.many[key] || slices.Contains(s.few[:s.n], key) {
+		return false
+	}
+	switch {
+	case s.n < len(s.few):
+		s.few[s.n] = key
+		s.n++
+	case s.many == nil:
+		s.many = map[string]bool{key: true}
+	default:
+		s.many[key] = true
+	}
+	return true
+}
+
+// str passes the string at pos, returns it with its quotes, and refuses an escape that is half of a surrogate pair:
+// encoding/json would turn it into U+FFFD, so two different texts would become one.
+func (j *jsonWalk) str() (raw []byte, escaped bool, err error) {
 	start := j.pos
-	escaped := false
 	for j.pos++; j.data[j.pos] != '"'; j.pos++ {
 		if j.data[j.pos] != '\\' {
 			continue
@@ -294,19 +345,22 @@ func (j *jsonWalk) str() (string, error) {
 			low = j.hex4()
 		}
 		if utf16.DecodeRune(r, low) == utf8.RuneError {
-			return "", Problem(http.StatusBadRequest, "json-encoding", "half of a surrogate pair at byte %d", at)
+			return nil, false, Problem(http.StatusBadRequest, "json-encoding", "half of a surrogate pair at byte %d", at)
 		}
 	}
 	j.pos++
-	raw := j.data[start:j.pos]
+	return j.data[start:j.pos], escaped, nil
+}
+
+func unquote(raw []byte, escaped bool) string {
 	if !escaped {
-		return string(raw[1 : len(raw)-1]), nil
+		return string(raw[1 : len(raw)-1])
 	}
 	var s string
 	if err := json.Unmarshal(raw, &s); err != nil {
 		panic("serve: string of valid JSON does not decode: " + err.Error())
 	}
-	return s, nil
+	return s
 }
 
 // hex4 reads the four digits behind the u at pos and leaves pos at the last of them.
@@ -319,8 +373,43 @@ func (j *jsonWalk) hex4() rune {
 var (
 	jsonUnmarshaler = reflect.TypeFor[json.Unmarshaler]()
 	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
-	fieldCache      sync.Map // reflect.Type → map[string]reflect.Type; bounded by the program's types
+	jsonTypes       sync.Map // reflect.Type → *jsonType; bounded by the program's types
+	anyJSON         = &jsonType{}
 )
+
+// jsonType is what is known of a value before it is read. The zero value is nothing.
+type jsonType struct {
+	fields map[string]*jsonField // of a struct; nil: any key will do
+	elem   reflect.Type          // of a map, a slice or an array
+	keyed  bool                  // it is a map
+}
+
+type jsonField struct {
+	name string
+	of   reflect.Type
+}
+
+func jsonTypeOf(t reflect.Type) *jsonType {
+	if t == nil {
+		return anyJSON
+	}
+	if known, ok := jsonTypes.Load(t); ok {
+		return known.(*jsonType)
+	}
+	known := &jsonType{}
+	if inner := knownType(t); inner != nil {
+		switch inner.Kind() {
+		case reflect.Struct:
+			known.fields = jsonFields(inner)
+		case reflect.Map:
+			known.elem, known.keyed = inner.Elem(), true
+		case reflect.Slice, reflect.Array:
+			known.elem = inner.Elem()
+		}
+	}
+	jsonTypes.Store(t, known)
+	return known
+}
 
 // knownType strips pointers from t; a type that decodes itself is not known.
 func knownType(t reflect.Type) reflect.Type {
@@ -334,11 +423,8 @@ func knownType(t reflect.Type) reflect.Type {
 }
 
 // jsonFields returns the keys that encoding/json fills in a struct, with their types.
-func jsonFields(t reflect.Type) map[string]reflect.Type {
-	if m, ok := fieldCache.Load(t); ok {
-		return m.(map[string]reflect.Type)
-	}
-	m := map[string]reflect.Type{}
+func jsonFields(t reflect.Type) map[string]*jsonField {
+	m := map[string]*jsonField{}
 	for _, f := range reflect.VisibleFields(t) {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		promotes := f.Anonymous && name == "" && knownType(f.Type) != nil && knownType(f.Type).Kind() == reflect.Struct
@@ -348,8 +434,7 @@ func jsonFields(t reflect.Type) map[string]reflect.Type {
 		if name == "" {
 			name = f.Name
 		}
-		m[name] = f.Type
+		m[name] = &jsonField{name, f.Type}
 	}
-	fieldCache.Store(t, m)
 	return m
 }
