@@ -423,9 +423,10 @@ func (h *history) accounts() (ids []string) {
 
 // view is an account as the model has it.
 func (m *model) view(a *modelAccount) Account {
-	show := func(amount int64) *Money { v := money(amount, a.currency); return &v }
-	v := Account{ID: a.id, Currency: a.currency.String(), Kind: "liability", Owner: a.owner, Overdraft: a.Overdraft,
-		Closed: a.Closed,
+	show := func(amount int64) Money { return money(amount, a.currency) }
+	made := AccountMade{ID: a.id, Currency: a.currency.String(), Kind: "liability", Owner: a.owner, Overdraft: a.Overdraft,
+		Closed: a.Closed}
+	v := Account{AccountMade: made,
 		Posted: show(a.naturally(a.credits)), Held: show(m.held(a)), Available: show(m.available(a)),
 		Entries: uint32(len(a.lines))}
 	if a.Asset {

@@ -47,8 +47,8 @@ type Limits struct {
 	PerDay      string `json:"per_day,omitempty"`
 }
 
-// Account is an account as the API shows it. One "as made" has no balances.
-type Account struct {
+// AccountMade is an account as an event shows it: with the settings that it was given, which are as they were then.
+type AccountMade struct {
 	ID        string `json:"id"`
 	Currency  string `json:"currency"`
 	Kind      string `json:"kind"`
@@ -56,12 +56,17 @@ type Account struct {
 	Overdraft bool   `json:"overdraft"`
 	Closed    bool   `json:"closed"`
 	Limits    Limits `json:"limits"`
-	Posted    *Money `json:"posted,omitempty"`
-	Held      *Money `json:"held,omitempty"`
-	Available *Money `json:"available,omitempty"`
+	CreatedAt string `json:"created_at,omitempty"`
+}
+
+// Account is an account as the API shows it.
+type Account struct {
+	AccountMade
+	Posted    Money  `json:"posted"`
+	Held      Money  `json:"held"`
+	Available Money  `json:"available"`
 	Entries   uint32 `json:"entries"`
 	Version   uint32 `json:"version"`
-	CreatedAt string `json:"created_at,omitempty"`
 }
 
 // Entry is a line of a statement. Amount and Balance are as the account counts: positive when it grows.
@@ -88,9 +93,9 @@ type Event struct {
 	Number   uint32
 	Type     string // behind "dongne.pay."
 	Subject  string
-	Time     int64     // Unix nanoseconds
-	Transfer *Transfer // either this
-	Account  *Account  // or that
+	Time     int64        // Unix nanoseconds
+	Transfer *Transfer    // either this
+	Account  *AccountMade // or that
 }
 
 // timeText is RFC 3339 in UTC with nanoseconds as far as needed.
@@ -214,15 +219,12 @@ func (s *State) Account(id string) (Account, bool) {
 		return Account{}, false
 	}
 	a := s.accounts.at(n)
-	v := s.account(a, a.settings())
-	posted, held := money(a.natural(a.posted), a.currency), money(a.held, a.currency)
-	available := money(a.available(), a.currency)
-	v.Posted, v.Held, v.Available, v.Entries, v.Version = &posted, &held, &available, a.entries, a.version
-	return v, true
+	return Account{s.account(a, a.settings()), money(a.natural(a.posted), a.currency), money(a.held, a.currency),
+		money(a.available(), a.currency), a.entries, a.version}, true
 }
 
-func (s *State) account(a *account, settings Settings) Account {
-	v := Account{ID: a.id, Currency: a.currency.String(), Kind: "liability", Owner: *s.users.at(a.owner),
+func (s *State) account(a *account, settings Settings) AccountMade {
+	v := AccountMade{ID: a.id, Currency: a.currency.String(), Kind: "liability", Owner: *s.users.at(a.owner),
 		Overdraft: settings.Overdraft, Closed: settings.Closed}
 	if settings.Asset {
 		v.Kind = "asset"
@@ -241,14 +243,13 @@ func (s *State) account(a *account, settings Settings) Account {
 
 // Opened returns an account as it was opened, which is the answer to its request: without money, at version 1.
 func (s *State) Opened(rec uint32) Account {
-	v := s.changed(rec)
-	zero := Money{"0", v.Currency}
-	v.Posted, v.Held, v.Available, v.Version = &zero, &zero, &zero, 1
-	return v
+	made := s.changed(rec)
+	zero := Money{"0", made.Currency}
+	return Account{AccountMade: made, Posted: zero, Held: zero, Available: zero, Version: 1}
 }
 
 // changed returns an account with the settings that a record gave it.
-func (s *State) changed(rec uint32) Account {
+func (s *State) changed(rec uint32) AccountMade {
 	return s.account(s.accounts.at(s.records.at(rec).account), s.kept(rec).Settings)
 }
 

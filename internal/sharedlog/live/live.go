@@ -351,7 +351,7 @@ func (l *Log[Q, R]) run() {
 // proven that it was not applied.
 func (l *Log[Q, R]) collect() (closing bool) {
 	l.mu.Lock()
-	if l.poll {
+	if l.poll && !l.doubt { // in doubt it reads anyway, or creates again, which those who poll all the time must not keep it from
 		l.replica.Catchup()
 		l.poll = false
 	}

@@ -124,3 +124,35 @@ func TestOutcomeBehindAStall(t *testing.T) {
 		})
 	}
 }
+
+// TestPollInDoubt: who polls all the time does not keep a create, of which nobody knows whether it happened, from being
+// repeated.
+func TestPollInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newShared()
+		tries := 0
+		e.before = func(uint64) (bool, sharedlog.Outcome, error) {
+			tries++
+			return tries < 8, sharedlog.Unknown, errors.New("no majority")
+		}
+		log := open(t, e, &list{}, live.Options{})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		go func() {
+			ticker := time.NewTicker(50 * time.Millisecond)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ticker.C:
+					log.Poll()
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+		if place, err := log.Propose(ctx, "a"); place != 1 || err != nil {
+			t.Errorf("Propose: place %d, %v after %d tries", place, err, tries)
+		}
+		cancel()
+	})
+}
