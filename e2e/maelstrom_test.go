@@ -91,6 +91,9 @@ func TestForeignNodes(t *testing.T) {
 			trial{bin("broadcast"), bin("broadcast"), []string{"-w", "broadcast", "--node-count", "5", "--time-limit", "4", "--rate", "20",
 				"--nemesis", "partition", "--nemesis-interval", "2"}, 0, []string{"VALID", "start-partition"}})
 	}
+	counter := filepath.Join(examples, "python/g_counter.py")
+	trials = append(trials, trial{counter, counter, []string{"-w", "g-counter", "--node-count", "3", "--time-limit", "4", "--rate", "50",
+		"--recovery", "3", "--staleness", "0", "--nemesis", "partition", "--nemesis-interval", "2"}, 0, []string{"VALID", "start-partition"}})
 	try(t, harness, t.TempDir(), trials...)
 }
 
@@ -119,8 +122,11 @@ func TestForeignMistakes(t *testing.T) {
 	echo := []string{"-w", "echo", "--node-count", "2", "--time-limit", "2", "--rate", "30"}
 	broadcast := []string{"-w", "broadcast", "--node-count", "3", "--time-limit", "3", "--rate", "40", "--recovery", "3"}
 	cut := append(broadcast[:len(broadcast):len(broadcast)], "--nemesis", "partition", "--nemesis-interval", "10", "--nemesis-seed", "1", "--topology", "total")
+	counter := []string{"-w", "g-counter", "--node-count", "3", "--time-limit", "3", "--rate", "100", "--recovery", "2"}
 	py := func(old, new string) string { return altered(t, "python/echo.py", old, new) }
 	try(t, harness, t.TempDir(),
+		trial{"takes a refused cas for done", altered(t, "python/g_counter.py", `if answer["type"] == "cas_ok":`, `if True:`), counter, 1,
+			[]string{"final read", "the sum of what was acknowledged is"}},
 		trial{"prints on stdout", py(`    request = message["body"]`, `    request = message["body"]; print("got", request["type"], flush=True)`), echo, 1,
 			[]string{"n0 printed a line on stdout that is no message: byte 1: no JSON", "belongs on stderr", "| got echo"}},
 		trial{"JavaScript prints on stdout", altered(t, "javascript/echo.js", "  } else {", "  } else {\n    console.log(`answering ${src}`);"), echo, 1,
