@@ -29,6 +29,7 @@ func servicesCommand(ctx context.Context, w world) (int, error) {
 		set.StringVar(&o.Workload, name, "chat", "`NAME` of the service: chat, pay")
 	}
 	set.IntVar(&o.NodeCount, "node-count", 3, "`N` processes of the service, n1 to nN")
+	set.IntVar(&o.Shards, "shards", 1, "`N` logs that pay spreads its accounts over; 16 at most")
 	set.IntVar(&o.Concurrency, "concurrency", 0, "clients that write; 0: twice the nodes")
 	set.IntVar(&o.Readers, "readers", 0, "clients that follow a stream; 0: twice the nodes")
 	set.Float64Var(&limit, "time-limit", 60, "`SECONDS` that clients write")
@@ -124,6 +125,9 @@ func replayed(o services.Options) []string {
 	all := []string{"-w", o.Workload, "--store", o.Store, "--node-count", fmt.Sprint(o.NodeCount), "--concurrency", fmt.Sprint(o.Concurrency), "--readers", fmt.Sprint(o.Readers),
 		"--rate", fmt.Sprint(o.Rate), "--time-limit", fmt.Sprint(o.TimeLimit.Seconds()), "--recovery", fmt.Sprint(o.Recovery.Seconds()),
 		"--patience", fmt.Sprint(o.Patience.Seconds()), "--seed", fmt.Sprint(o.Seed)}
+	if o.Shards > 1 {
+		all = append(all, "--shards", fmt.Sprint(o.Shards))
+	}
 	if len(o.Nemesis) > 0 {
 		all = append(all, "--nemesis", strings.Join(o.Nemesis, ","), "--nemesis-interval", fmt.Sprint(o.Interval.Seconds()))
 	}

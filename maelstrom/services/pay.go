@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -53,7 +55,7 @@ func newPay(r *run) load {
 	return p
 }
 
-func (p *payments) env(string) []string { return nil }
+func (p *payments) env(string) []string { return []string{fmt.Sprint("SHARDS=", p.Shards)} }
 
 // setUp opens the accounts and pays the first money in, and lets the events be followed.
 func (p *payments) setUp(ctx context.Context) error {
@@ -76,13 +78,13 @@ func (p *payments) newClients() {
 		user := fmt.Sprintf("w%d", i)
 		p.payers = append(p.payers, &payer{
 			process: process{record: p.record, number: i, step: step}, client: p.client(user), rand: sim.Stream(p.Seed, user), at: i % len(p.names),
-			patience: p.Patience, gap: time.Duration(float64(p.Concurrency) / p.Rate * float64(time.Second)), market: p.market, expiryOneIn: p.expiryOneIn, versions: map[string]int{},
+			patience: p.Patience, gap: time.Duration(float64(p.Concurrency) / p.Rate * float64(time.Second)), market: p.market, expiryOneIn: p.expiryOneIn, sharded: p.Shards > 1, versions: map[string]int{},
 		})
 	}
 	for i := range p.Readers {
 		user := fmt.Sprintf("r%d", i)
 		p.followers = append(p.followers, &follower{
-			process: process{record: p.record, number: p.Concurrency + i, step: step}, client: p.client(user), rand: sim.Stream(p.Seed, user), at: i % len(p.names),
+			process: process{record: p.record, number: p.Concurrency + i, step: step}, client: p.client(user), rand: sim.Stream(p.Seed, user), at: i % len(p.names), market: p.market,
 		})
 	}
 }
@@ -107,7 +109,7 @@ func (p *payments) settle(ctx context.Context) time.Duration {
 	}
 	p.each(func(w *payer) { w.finish(limited) })
 	for agreed := 0; agreed < 2 && pauseFor(limited, lookEvery); {
-		if agreed++; !p.agreed(limited) {
+		if agreed++; !p.agreed(limited) || p.Shards > 1 && !p.arrived(limited) {
 			agreed = 0
 		}
 	}
@@ -132,6 +134,36 @@ func (p *payments) agreed(ctx context.Context) bool {
 		}
 	}
 	return true
+}
+
+// onTheWay are the metrics of transfers between shards that are not at their end.
+var onTheWay = []string{"pay_settling{", "pay_unfinished{"}
+
+// arrived says whether, as far as every node knows, nothing is on its way between shards.
+func (p *payments) arrived(ctx context.Context) bool {
+	for _, name := range p.names {
+		asking, cancel := context.WithTimeout(ctx, requestMax)
+		a, err := p.payers[0].client.exchange(asking, name, http.MethodGet, "/metrics", nil, nil)
+		cancel()
+		if err != nil || a.status != http.StatusOK || !noneLeft(string(a.body), p.Shards) {
+			return false
+		}
+	}
+	return true
+}
+
+// noneLeft says whether metrics tell of every shard that nothing is on its way.
+func noneLeft(metrics string, shards int) bool {
+	told := 0
+	for line := range strings.Lines(metrics) {
+		if !slices.ContainsFunc(onTheWay, func(name string) bool { return strings.HasPrefix(line, name) }) {
+			continue
+		}
+		if told++; !strings.HasSuffix(strings.TrimSpace(line), " 0") {
+			return false
+		}
+	}
+	return told == shards*len(onTheWay)
 }
 
 func equalJSON(a, b any) bool { return string(toJSON(a)) == string(toJSON(b)) }
@@ -198,6 +230,10 @@ func (p *payments) judge(recovery time.Duration) judgement {
 	}
 	if len(p.history.Views) > 0 {
 		fields = fields.With("events", len(p.history.Views[0].Events))
+		if p.Shards > 1 {
+			began, aborted := books.Crossings(p.history.Views[0].Events)
+			fields = fields.With("between-shards", began).With("aborted", aborted)
+		}
 	}
 	return judgement{acknowledged: count.acknowledged, wrong: books.Check(&p.history),
 		fields: fields.With("recovery-ms", milliseconds(recovery)).With("ack-latencies", quantiles(latencies))}
@@ -205,12 +241,14 @@ func (p *payments) judge(recovery time.Duration) judgement {
 
 // kindOf names what a request asks for.
 func kindOf(r *books.Request) string {
-	var made struct{ Kind string }
+	var made struct{ Kind, Status string }
 	switch json.Unmarshal(r.Answers[0].Body, &made); {
 	case r.Path == books.AccountsPath:
 		return "account"
 	case r.Path == books.BatchPath:
 		return "batch"
+	case strings.HasSuffix(r.Path, "/void") && made.Status == "failed":
+		return "cancel"
 	}
 	return made.Kind
 }

@@ -31,6 +31,7 @@ type payer struct {
 	at       int // the node, by number
 	// expiryOneIn so many holds one ends by its time; 0: none does.
 	expiryOneIn int
+	sharded     bool
 	versions    map[string]int // of accounts, as far as it has read them
 
 	requests []*books.Request // all
@@ -284,6 +285,7 @@ type follower struct {
 	process
 	client *client
 	rand   *rand.Rand
+	market *market
 	at     int
 	polls  []books.Poll // without the empty ones
 }
@@ -303,5 +305,8 @@ func (f *follower) run(ctx context.Context) {
 		end(history.OK, node, map[string]any{"events": len(page.Items), "next": page.Next}, nil)
 		f.polls = append(f.polls, books.Poll{Node: node, Chain: f.client.user, Events: page.Items})
 		cursor = page.Next
+		for i := range page.Items {
+			f.market.see(&page.Items[i])
+		}
 	}
 }

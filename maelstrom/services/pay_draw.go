@@ -18,6 +18,8 @@ const (
 	excessiveSum  = 1_000_000
 	payPageSize   = 100
 	splitLegsMost = 3
+	nobodyOneIn   = 10 // payments between shards of which one is to an account that nobody opens
+	takeBackOneIn = 2  // voids of which one is of a transfer on its way between shards
 )
 
 // A sum is money as requests have it.
@@ -109,6 +111,9 @@ func (p *payer) draw(what int) *books.Request {
 	case what < 76:
 		return do(p.market.hold(p.rand), "capture", p.capture())
 	case what < 80:
+		if p.sharded && p.rand.IntN(takeBackOneIn) == 0 {
+			return do(p.market.newest(), "void", map[string]any{})
+		}
 		return do(p.market.hold(p.rand), "void", map[string]any{})
 	case what < 86:
 		return do(p.market.payment(p.rand), "refund", p.refund())
@@ -128,6 +133,9 @@ func (p *payer) draw(what int) *books.Request {
 
 func (p *payer) payment() *books.Request {
 	from, to := p.pair()
+	if p.sharded && p.rand.IntN(nobodyOneIn) == 0 {
+		to = fmt.Sprint(books.NobodyPrefix, p.rand.IntN(openedMax))
+	}
 	q := p.request(books.TransfersPath, map[string]any{"from": from, "to": to, "amount": sum(p.amount()), "memo": p.memo(0)})
 	if version, known := p.versions[from]; known && p.rand.IntN(matchOneIn) == 0 {
 		q.IfMatch = fmt.Sprintf(`"v%d"`, version)

@@ -1,6 +1,7 @@
 package services
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -140,6 +141,7 @@ func (f *fakePay) post(w http.ResponseWriter, r *http.Request) {
 	}
 	if again {
 		w.Header().Set("Idempotency-Replayed", "true")
+		s.body = bytes.ReplaceAll(s.body, []byte(`"replayed":false`), []byte(`"replayed":true`))
 		if f.when("another replay") {
 			s.body = append(s.body, ' ')
 		}
@@ -189,6 +191,9 @@ func (f *fakePay) batch(items []fakeRequest) []any {
 		}
 		answers = append(answers, f.chain(items[i:end])...)
 		i = end
+	}
+	for _, a := range answers {
+		a.(map[string]any)["replayed"] = false
 	}
 	return answers
 }

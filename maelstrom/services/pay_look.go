@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -98,7 +99,8 @@ func (l *look) get(ctx context.Context, path string, v any) (err error) {
 func (l *look) account(ctx context.Context, v *books.View, mu *sync.Mutex, id string) error {
 	var a books.Account
 	if err := l.get(ctx, "/accounts/"+url.PathEscape(id), &a); err != nil {
-		if strings.HasPrefix(id, books.SystemPrefix) {
+		var status statusError
+		if strings.HasPrefix(id, books.SystemPrefix) && errors.As(err, &status) && status.status == http.StatusNotFound {
 			return nil
 		}
 		return err
@@ -146,10 +148,14 @@ func (l *look) events(ctx context.Context) (all []books.Event, err error) {
 	return nil, fmt.Errorf("GET /events on %s: more than %d pages", l.node, pagesMax)
 }
 
-// system are the accounts of pay's own that events name.
+// system are the accounts of pay's own that events name, or need.
 func (l *look) system(events []books.Event) []string {
 	found := map[string]bool{}
-	for _, t := range transfersOf(events) {
+	for i := range events {
+		t, ok := events[i].Transfer()
+		if ok && events[i].Crosses() {
+			found[books.TransitOf(t.Amount.Currency, events[i].Source)] = true
+		}
 		for _, leg := range t.Legs {
 			if strings.HasPrefix(leg.Account, books.SystemPrefix) {
 				found[leg.Account] = true

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"dongne/maelstrom/services/books"
 )
 
 const recentPaymentsMax = 24 // of a kind, that clients may do something with
@@ -17,6 +19,7 @@ type market struct {
 	holds    []string  // guarded by mu: the last ones that were acknowledged
 	claims   []string  // guarded by mu: claimables
 	paid     []string  // guarded by mu: what can be refunded
+	moving   []string  // guarded by mu: transfers between shards that were seen on their way
 	expiry   time.Time // guarded by mu: of the hold that ends last by its time
 }
 
@@ -43,6 +46,26 @@ func (m *market) learn(kind, id, parent string) {
 	case "capture":
 		m.paid = keepRecent(m.paid, parent)
 	}
+}
+
+// see notes a transfer that is on its way between shards.
+func (m *market) see(e *books.Event) {
+	if !e.Settling() {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.moving = keepRecent(m.moving, e.Subject)
+}
+
+// newest is the transfer that was last seen on its way between shards; "" if there is none.
+func (m *market) newest() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.moving) == 0 {
+		return ""
+	}
+	return m.moving[len(m.moving)-1]
 }
 
 // add notes an account that was opened.

@@ -106,3 +106,44 @@ func (o *payOutcome) judge(t *testing.T) {
 		t.Errorf("says nothing of %q, but\n%s", o.want, strings.Join(j.wrong, "\n"))
 	}
 }
+
+// TestNoneLeft: nothing is on its way when every shard says so, and no other metric counts.
+func TestNoneLeft(t *testing.T) {
+	none := `# HELP pay_settling transfers on their way between shards
+# TYPE pay_settling gauge
+pay_settling{shard="0"} 0
+pay_settling{shard="1"} 0
+pay_unfinished{shard="0"} 0
+pay_unfinished{shard="1"} 0
+pay_slots_total{shard="0"} 17
+`
+	for _, c := range []struct {
+		name, metrics string
+		shards        int
+		want          bool
+	}{
+		{"nothing", none, 2, true},
+		{"settling", strings.Replace(none, `pay_settling{shard="1"} 0`, `pay_settling{shard="1"} 1`, 1), 2, false},
+		{"unfinished", strings.Replace(none, `pay_unfinished{shard="0"} 0`, `pay_unfinished{shard="0"} 10`, 1), 2, false},
+		{"a shard that is silent", none, 3, false},
+		{"no such metrics", "", 1, false},
+	} {
+		if got := noneLeft(c.metrics, c.shards); got != c.want {
+			t.Errorf("%s: noneLeft(…, %d) = %v, want %v", c.name, c.shards, got, c.want)
+		}
+	}
+}
+
+// TestSee: of the events clients note those by which a transfer between shards begins.
+func TestSee(t *testing.T) {
+	m := newMarket()
+	if id := m.newest(); id != "" {
+		t.Errorf("before any event: newest() = %q", id)
+	}
+	for _, kind := range []string{"transfer.settling", "portion.prepared", "transfer.posted"} {
+		m.see(&books.Event{Type: "dongne.pay." + kind, Subject: "tr_" + kind})
+	}
+	if id := m.newest(); id != "tr_transfer.settling" {
+		t.Errorf("newest() = %q", id)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"dongne/maelstrom/check"
 	"dongne/maelstrom/edn"
 	"dongne/maelstrom/history"
+	"dongne/maelstrom/services/books"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -85,10 +87,14 @@ func TestChat(t *testing.T) {
 // books in order.
 func TestOnEtcd(t *testing.T) {
 	needEtcd(t)
-	for _, workload := range []string{"chat", "pay"} {
-		t.Run(workload, func(t *testing.T) {
+	for _, of := range []struct {
+		workload string
+		shards   int
+	}{{"chat", 1}, {"pay", 1}, {"pay", 3}} {
+		workload := of.workload
+		t.Run(fmt.Sprint(workload, of.shards), func(t *testing.T) {
 			dir := t.TempDir()
-			r, err := perform(t.Context(), Options{Workload: workload, Store: etcdStore, TimeLimit: 6 * time.Second, Nemesis: allKinds, Interval: 1500 * time.Millisecond, Seed: 3,
+			r, err := perform(t.Context(), Options{Workload: workload, Store: etcdStore, Shards: of.shards, TimeLimit: 6 * time.Second, Nemesis: allKinds, Interval: 1500 * time.Millisecond, Seed: 3,
 				Concurrency: 8, Binary: buildService(t, workload), Dir: dir, Log: t.Logf})
 			if err != nil {
 				t.Fatal(err)
@@ -97,6 +103,11 @@ func TestOnEtcd(t *testing.T) {
 			t.Logf("%s", edn.AppendIndented(nil, results.Fields))
 			if results.Valid != check.True {
 				t.Fatalf("verdict %v, vacuous: %q, reasons\n%s", results.Valid, results.Vacuous, strings.Join(results.Reasons, "\n"))
+			}
+			if p, ok := r.load.(*payments); ok && of.shards > 1 {
+				if began, _ := books.Crossings(p.history.Views[0].Events); began < 20 {
+					t.Errorf("%d transfers went between shards", began)
+				}
 			}
 			if c, ok := r.load.(*chat); ok && c.count().ordered < 100 {
 				t.Errorf("the order of %d messages was compared", c.count().ordered)
@@ -211,6 +222,8 @@ func TestOptions(t *testing.T) {
 		"not know of each":     {Workload: "pay", Store: fileStore},
 		"folder":               {},
 		"17 nodes":             {Dir: "d", NodeCount: 17},
+		"17 shards":            {Dir: "d", Workload: "pay", Shards: 17},
+		"chat has one here":    {Dir: "d", Shards: 2},
 		"-1 writers":           {Dir: "d", Concurrency: -1},
 		"300 readers":          {Dir: "d", Readers: 300},
 		"rate -1":              {Dir: "d", Rate: -1},

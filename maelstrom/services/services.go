@@ -12,8 +12,9 @@
 // log, in the same order.
 //
 // pay: clients move money between a few accounts, one of them hot, and hold, capture, void, refund, claim, in ones and in
-// batches. Each request is repeated with its key, on any node, until there is an answer that is final; some at once, some
-// long after. What must be true of the answers is in package books.
+// batches; with several shards much of that goes between them, and some is taken back on its way. Each request is repeated
+// with its key, on any node, until there is an answer that is final; some at once, some long after. What must be true of the
+// answers is in package books.
 package services
 
 import (
@@ -39,6 +40,7 @@ import (
 const (
 	nodesMax   = 16
 	clientsMax = 256 // writers and readers
+	shardsMax  = 16
 	rateMax    = 10_000
 )
 
@@ -59,6 +61,7 @@ type subject struct {
 	stores []string // where it can keep its data; the first is the default
 	load   func(*run) load
 	peers  bool // whether nodes speak to each other
+	shards bool // whether it can spread what it keeps over several logs here
 	verify bool // whether the program, called with "verify", judges the data of a node that was stopped
 }
 
@@ -66,7 +69,7 @@ type subject struct {
 func subjects() map[string]subject {
 	return map[string]subject{
 		"chat": {stores: []string{fileStore, etcdStore}, load: newChat, peers: true},
-		"pay":  {stores: []string{etcdStore, fileStore}, load: newPay, verify: true},
+		"pay":  {stores: []string{etcdStore, fileStore}, load: newPay, shards: true, verify: true},
 	}
 }
 
@@ -99,6 +102,7 @@ type judgement struct {
 type Options struct {
 	Workload    string        // chat, pay
 	Store       string        // where the service keeps its data: file or etcd; chat: file, pay: etcd
+	Shards      int           // 1; logs that pay spreads its accounts over
 	NodeCount   int           // 3; pay on files takes 1 alone
 	TimeLimit   time.Duration // 60 s; of the load, the recovery comes after it
 	Rate        float64       // 50 operations a second over all writers
@@ -141,6 +145,7 @@ func (o *Options) fill() error {
 	if s, known := subjects()[o.Workload]; known && o.Store == "" {
 		o.Store = s.stores[0]
 	}
+	zero(&o.Shards, 1)
 	zero(&o.NodeCount, 3)
 	zero(&o.Concurrency, 2*o.NodeCount)
 	zero(&o.Readers, 2*o.NodeCount)
@@ -162,6 +167,10 @@ func (o *Options) wrong() error {
 		return fmt.Errorf("services: store %q: there are %s", o.Store, strings.Join(s.stores, ", "))
 	case o.Workload == "pay" && o.Store == fileStore && o.NodeCount > 1:
 		return fmt.Errorf("services: pay on files: %d nodes, but they would not know of each other: name the store etcd, or 1 node", o.NodeCount)
+	case o.Shards < 1 || o.Shards > shardsMax:
+		return fmt.Errorf("services: %d shards: 1 to %d", o.Shards, shardsMax)
+	case o.Shards > 1 && !s.shards:
+		return fmt.Errorf("services: %d shards: %s has one here", o.Shards, o.Workload)
 	case o.Dir == "":
 		return errors.New("services: no folder for data and logs")
 	case o.NodeCount < 1 || o.NodeCount > nodesMax:
@@ -192,6 +201,7 @@ func (o *Options) settings() []history.Setting {
 	return []history.Setting{
 		{Name: "workload", Value: o.Workload},
 		{Name: "store", Value: o.Store},
+		{Name: "shards", Value: strconv.Itoa(o.Shards)},
 		{Name: "node-count", Value: strconv.Itoa(o.NodeCount)},
 		{Name: "time-limit", Value: o.TimeLimit.String()},
 		{Name: "rate", Value: strconv.FormatFloat(o.Rate, 'g', -1, 64)},

@@ -223,10 +223,11 @@ func compareIDs(a, b ID) int {
 	return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.Shard, b.Shard), cmp.Compare(a.Record, b.Record))
 }
 
-// Pending says whether this shard has a part in another's transfer that is not finished.
+// Pending says whether this shard's part in another's transfer may not be finished, as far as this state knows: it may be
+// behind, and not know of the part yet.
 func (s *State) Pending(id ID) bool {
 	p := s.portions[id]
-	return p != nil && p.pending
+	return p == nil || p.pending
 }
 
 // Decided says how a transfer of this shard between shards ended; false if it has not, or there is none.

@@ -34,7 +34,7 @@ func (n *Node) Do(ctx context.Context, q ledger.Request, wait time.Duration) (An
 	ctx, cancel := context.WithTimeout(ctx, answerMax)
 	defer cancel()
 	if q.Kind == ledger.Void {
-		if answer, cancelled, err := n.cancel(ctx, home, &q); cancelled || err != nil {
+		if answer, done, err := n.cancel(ctx, home, &q); done || err != nil {
 			return answer, err
 		}
 	}
@@ -152,6 +152,9 @@ func view(s *ledger.State, q *ledger.Request, result ledger.Result) Answer {
 	case result.Record != 0:
 		v := s.Made(result.Record)
 		answer.Transfer = &v
+	case q.Kind == ledger.Void: // it was cancelled between shards
+		v, _ := s.Transfer(q.Transfer)
+		answer.Transfer = &v
 	}
 	return answer
 }
@@ -212,8 +215,8 @@ func (n *Node) finished(ctx context.Context, answer Answer) error {
 }
 
 // cancel takes back a transfer that is on its way between shards, if no shard has prepared it yet. It says whether the
-// request is done with that.
-func (n *Node) cancel(ctx context.Context, home *shard, q *ledger.Request) (answer Answer, cancelled bool, err error) {
+// request is done with that; its key then names it like any other.
+func (n *Node) cancel(ctx context.Context, home *shard, q *ledger.Request) (answer Answer, done bool, err error) {
 	var t ledger.Transfer
 	var known bool
 	home.read(func(s *ledger.State) { t, known = s.Transfer(q.Transfer) })
@@ -226,7 +229,17 @@ func (n *Node) cancel(ctx context.Context, home *shard, q *ledger.Request) (answ
 		}
 		home.read(func(s *ledger.State) { t, _ = s.Transfer(q.Transfer) })
 	}
-	return Answer{Transfer: &t}, t.Status == "failed", nil
+	if t.Status != "failed" {
+		return Answer{}, false, nil
+	}
+	result, err := n.useKey(ctx, home, q)
+	if err == nil && result.Refused == 0 && q.Key != (ledger.Key{}) {
+		result, err = home.one(ctx, ledger.Request{Kind: ledger.UseKey, Key: q.Key, Print: q.Fingerprint()})
+	}
+	if err != nil {
+		return Answer{}, false, unknown(err)
+	}
+	return home.answer(q, result), true, nil
 }
 
 // Batch does many requests, those of a shard in one slot, in order, and returns an answer or an error for each. The

@@ -154,10 +154,16 @@ func TestCancel(t *testing.T) {
 	conf.Now = func() time.Time { return time.Now().Add(-time.Hour) } // nothing is old enough for recovery
 	n = open(t, conf)
 	c = &client{t: t, node: n, keys: 100}
-	for range 2 {
-		if answer := c.do(ledger.Request{Kind: ledger.Void, Transfer: id}); answer.Refused != 0 || answer.Transfer.Status != "failed" {
-			t.Errorf("void: %+v", answer)
+	for i, key := range []string{"void", "void", "another"} {
+		void := ledger.Request{Kind: ledger.Void, Transfer: id, Key: ledger.NewKey("bank", key)}
+		if answer := c.do(void); answer.Refused != 0 || answer.Transfer.Status != "failed" || answer.Replayed != (i == 1) {
+			t.Errorf("void %d: %+v", i, answer)
 		}
+	}
+	reused := move(from, to, 1)
+	reused.Key = ledger.NewKey("bank", "void")
+	if answer := c.do(reused); answer.Refused != ledger.KeyReused {
+		t.Errorf("another request under the key of the void: %+v", answer)
 	}
 	if answer := c.do(q); answer.Refused != ledger.Cancelled || !answer.Replayed {
 		t.Errorf("the key is answered with %+v, want cancelled", answer)

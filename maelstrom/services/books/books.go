@@ -3,7 +3,8 @@
 // The events of the outbox are the order in which everything happened. From them alone a second, simpler ledger is kept here
 // (replay.go), and everything that clients were told must agree with it: each acknowledged request stands in it once and as
 // it was answered, what was refused and what nobody asked for does not; no account pays what it has not; statements,
-// balances and the totals of holds are its own; and whoever read an account, however early, read a state that was the
+// balances and the totals of holds are its own; a transfer between shards, each of which has an order of its own, is decided
+// once and done alike in all of them (cross.go); and whoever read an account, however early, read a state that was the
 // account's at some moment of the reading.
 package books
 
@@ -155,18 +156,39 @@ func (r *Request) Decision() Decision {
 	return Open
 }
 
-// Final says whether an answer is final. unsure: the request may have been done, or may yet be.
+// Final says whether an answer is final; that to a batch is if it is of every item. unsure: the request may have been done,
+// in part, or may yet be.
 func Final(status int, body []byte) (final, unsure bool) {
 	var p Problem
 	switch {
 	case status/100 == 2:
-		return true, false
+		final = complete(body)
+		return final, !final
 	case json.Unmarshal(body, &p) != nil:
 		return false, true
 	case 400 <= status && status < 500 && !p.Retryable && p.Outcome != Unknown:
 		return true, false
 	}
 	return false, p.Outcome != NotApplied
+}
+
+// complete says whether no item of a batch, if it is one, is still open.
+func complete(body []byte) bool {
+	var batch struct {
+		Items []struct {
+			Status  int
+			Problem json.RawMessage
+		}
+	}
+	if json.Unmarshal(body, &batch) != nil {
+		return true // the checks say so
+	}
+	for _, item := range batch.Items {
+		if final, _ := Final(item.Status, item.Problem); item.Status/100 != 2 && !final {
+			return false
+		}
+	}
+	return true
 }
 
 // A Read is an account as a node told of it.

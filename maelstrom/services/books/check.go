@@ -14,23 +14,24 @@ import (
 // A trial is a history with what was made of it.
 type trial struct {
 	*History
-	effects  []*effect
-	refusals []refusal
-	wrong    []string // of the answers themselves
-	events   []Event  // of the first node that told its own
-	replay   *replay
+	effects   []*effect
+	refusals  []refusal
+	cancelled []cancellation
+	wrong     []string // of the answers themselves
+	events    []Event  // of the first node that told its own
+	replay    *replay
 }
 
 func newTrial(h *History) *trial {
 	t := &trial{History: h}
-	t.effects, t.refusals, t.wrong = outcomes(h)
+	t.effects, t.refusals, t.cancelled, t.wrong = outcomes(h)
 	for _, v := range h.Views {
 		if v.Err == nil {
 			t.events = v.Events
 			break
 		}
 	}
-	t.replay = play(t.events, t.effects)
+	t.replay = play(t.events, t.effects, t.refusals)
 	return t
 }
 
@@ -53,7 +54,7 @@ type check struct {
 func checks() []check {
 	return []check{
 		{"fetched", checkFetched}, {"decided", checkDecided}, {"answers", checkAnswers}, {"lost", checkLost}, {"phantoms", checkPhantoms},
-		{"replayed", checkReplayed}, {"ledger", checkLedger}, {"conserved", checkConserved}, {"balances", checkBalances},
+		{"replayed", checkReplayed}, {"ledger", checkLedger}, {"conserved", checkConserved}, {"transit", checkTransit}, {"cancelled", checkCancelled}, {"balances", checkBalances},
 		{"statements", checkStatements}, {"totals", checkTotals}, {"agreement", checkAgreement}, {"sequence", checkSequence},
 		{"order", checkOrder}, {"reads", checkReads}, {"pages", checkPages}, {"polls", checkPolls}, {"refusals", checkRefusals},
 	}
@@ -85,14 +86,26 @@ func checkDecided(t *trial) (wrong []string) {
 }
 
 // checkAnswers: answers make sense, and refusals are those that requests deserve.
-func checkAnswers(t *trial) []string { return t.wrong }
+func checkAnswers(t *trial) []string {
+	wrong := slices.Clone(t.wrong)
+	for _, r := range t.refusals {
+		if betweenShards[r.problem.Code] && len(t.replay.shards.named) == 1 {
+			wrong = append(wrong, fmt.Sprintf("%s: refused as %q, and there is one shard", r.request, r.problem.Code))
+		}
+	}
+	return wrong
+}
 
 // checkLost: what was acknowledged is among the events of every node, as it was answered.
 func checkLost(t *trial) (wrong []string) {
 	for _, v := range t.Views {
 		told := map[string]json.RawMessage{}
 		for _, e := range v.Events {
-			told[subject(&e)] = e.Data
+			switch kindOf(&e) {
+			case settling, prepared, finished, dropped: // the answer comes behind them
+			default:
+				told[subject(&e)] = e.Data
+			}
 		}
 		for _, e := range t.effects {
 			data, known := told[e.id()]
@@ -122,7 +135,7 @@ func checkPhantoms(t *trial) (wrong []string) {
 	wrong = append(doubles(t.replay.facts, "the memo", (*fact).memo), doubles(t.replay.facts, "the subject", func(f *fact) string { return subject(f.event) })...)
 	sent := t.undone()
 	for _, f := range t.replay.facts {
-		if f.effect == nil && !(f.transfer != nil && f.transfer.Kind == "expire") {
+		if f.effect == nil && f.whole() && !f.undone() && !(f.transfer != nil && f.transfer.Kind == "expire") {
 			wrong = append(wrong, fmt.Sprintf("nobody was told that it was done, but it was: event %s, %s%s", f.event.ID, f.event.Data, sent[f.memo()]))
 		}
 	}
@@ -137,14 +150,17 @@ func checkPhantoms(t *trial) (wrong []string) {
 }
 
 // doubles says which facts are the same in something of which there is only one.
-func doubles(facts []fact, what string, of func(*fact) string) (wrong []string) {
+func doubles(facts []*fact, what string, of func(*fact) string) (wrong []string) {
 	first := map[string]string{}
-	for i := range facts {
-		name := of(&facts[i])
-		if before := first[name]; name != "" && before != "" {
-			wrong = append(wrong, fmt.Sprintf("done twice: events %s and %s have %s %q", before, facts[i].event.ID, what, name))
+	for _, f := range facts {
+		name := of(f)
+		if name == "" || !f.whole() {
+			continue
 		}
-		first[name] = facts[i].event.ID
+		if before := first[name]; before != "" {
+			wrong = append(wrong, fmt.Sprintf("done twice: events %s and %s have %s %q", before, f.event.ID, what, name))
+		}
+		first[name] = f.event.ID
 	}
 	return wrong
 }
@@ -176,21 +192,42 @@ func (t *trial) undone() map[string]string {
 // checkReplayed: a request has one answer, byte for byte, and at most one of them says that it is not a replay.
 func checkReplayed(t *trial) (wrong []string) {
 	for _, r := range t.Requests {
-		first, originals := 0, 0
+		first := 0
 		for i, a := range r.Answers {
-			if !a.Replayed {
-				originals++
-			}
 			if a.Status != r.Answers[first].Status || !bytes.Equal(plain(r, a.Body), plain(r, r.Answers[first].Body)) {
 				wrong = append(wrong, fmt.Sprintf("%s was answered %d %s by %s, and then %d %s by %s", r, r.Answers[first].Status, r.Answers[first].Body,
 					r.Answers[first].Node, a.Status, r.Answers[i].Body, a.Node))
 			}
 		}
-		if originals > 1 {
-			wrong = append(wrong, fmt.Sprintf("%s has %d answers that are no replay", r, originals))
+		if most := originals(r); most > 1 {
+			wrong = append(wrong, fmt.Sprintf("%s has %d answers that are no replay", r, most))
 		}
 	}
 	return wrong
+}
+
+// originals is how many answers say that they are no replay; of a batch, about the same item. Taking back is the same each
+// time, and leaves no key behind.
+func originals(r *Request) (most int) {
+	if r.Decision() == Applied {
+		if _, back := takesBack(r); back {
+			return 1
+		}
+	}
+	count := map[int]int{} // by item
+	for _, a := range r.Answers {
+		var batch struct{ Items []struct{ Replayed bool } }
+		if r.Path != BatchPath || json.Unmarshal(a.Body, &batch) != nil {
+			batch.Items = []struct{ Replayed bool }{{a.Replayed}}
+		}
+		for i, item := range batch.Items {
+			if !item.Replayed {
+				count[i]++
+				most = max(most, count[i])
+			}
+		}
+	}
+	return most
 }
 
 // plain is a body without what must differ: whether an item of a batch is a replay, and the trace of this very attempt.
@@ -223,7 +260,7 @@ func checkConserved(t *trial) (wrong []string) {
 				amount = -amount
 			}
 			sum[a.Posted.Currency] += amount
-			if strings.HasPrefix(id, SystemPrefix) {
+			if strings.HasPrefix(id, SystemPrefix) && !strings.HasPrefix(id, TransitPrefix) {
 				shown[a.Posted.Currency] = true
 			}
 		}
@@ -367,8 +404,8 @@ func checkTotals(t *trial) (wrong []string) {
 			case root.kind != "transfer" && amount(told.Captured)+amount(told.Voided)+amount(told.Remaining) != root.amount:
 				wrong = append(wrong, fmt.Sprintf("%s: of the %d of %s %d were captured, %d voided, and %d remain", v.Node, root.amount, id,
 					amount(told.Captured), amount(told.Voided), amount(told.Remaining)))
-			case root.kind != "transfer" && amount(told.Remaining) != root.remaining():
-				wrong = append(wrong, fmt.Sprintf("%s: of %s %d remain; the events make it %d", v.Node, id, amount(told.Remaining), root.remaining()))
+			case root.kind != "transfer" && amount(told.Remaining) != root.remaining()+root.moving:
+				wrong = append(wrong, fmt.Sprintf("%s: of %s %d remain; the events make it %d", v.Node, id, amount(told.Remaining), root.remaining()+root.moving))
 			}
 		}
 	}
@@ -398,10 +435,16 @@ func checkAgreement(t *trial) (wrong []string) {
 		wrong = append(wrong, differ(of.Node, v.Node, "the account", of.Accounts, v.Accounts)...)
 		wrong = append(wrong, differ(of.Node, v.Node, "the statement of", of.Statements, v.Statements)...)
 		wrong = append(wrong, differ(of.Node, v.Node, "the transfer", of.Transfers, v.Transfers)...)
-		for k := range max(len(of.Events), len(v.Events)) {
-			if k >= len(of.Events) || k >= len(v.Events) || !same(of.Events[k], v.Events[k]) {
-				wrong = append(wrong, fmt.Sprintf("%s and %s tell of other events from number %d of %d and %d on", of.Node, v.Node, k+1, len(of.Events), len(v.Events)))
-				break
+		ours, theirs := streams(of.Events), streams(v.Events)
+		all := maps.Clone(ours)
+		maps.Copy(all, theirs)
+		for _, source := range sortedKeys(all) {
+			x, y := ours[source], theirs[source]
+			for k := range max(len(x), len(y)) {
+				if k >= len(x) || k >= len(y) || !same(x[k], y[k]) {
+					wrong = append(wrong, fmt.Sprintf("%s and %s tell of other events of %s from number %d of %d and %d on", of.Node, v.Node, source, k+1, len(x), len(y)))
+					break
+				}
 			}
 		}
 	}
@@ -438,15 +481,27 @@ func checkSequence(t *trial) (wrong []string) {
 	return wrong
 }
 
-// checkPolls: whoever followed the events, from whichever node, was told each once, in order, and as they are at the end.
+// streams are the events of each source. Between them there is no order: a node may know of one shard more than of another.
+func streams(events []Event) map[string][]Event {
+	by := map[string][]Event{}
+	for _, e := range events {
+		by[e.Source] = append(by[e.Source], e)
+	}
+	return by
+}
+
+// checkPolls: whoever followed the events, from whichever node, was told each once, those of a source in order, and as they
+// are at the end.
 func checkPolls(t *trial) (wrong []string) {
-	at := map[string]int{} // chain → events told
+	all := streams(t.events)
+	at := map[[2]string]int{} // chain and source → events told
 	for _, p := range t.Polls {
 		for _, e := range p.Events {
-			k := at[p.Chain]
-			at[p.Chain]++
-			if k >= len(t.events) || !same(t.events[k], e) {
-				wrong = append(wrong, fmt.Sprintf("%s told %s event %s where %s stands at the end", p.Node, p.Chain, e.ID, eventAt(t.events, k)))
+			chain := [2]string{p.Chain, e.Source}
+			k := at[chain]
+			at[chain]++
+			if k >= len(all[e.Source]) || !same(all[e.Source][k], e) {
+				wrong = append(wrong, fmt.Sprintf("%s told %s event %s where %s stands at the end", p.Node, p.Chain, e.ID, eventAt(all[e.Source], k)))
 				break
 			}
 		}

@@ -19,6 +19,7 @@ const step = time.Millisecond
 type scribe struct {
 	h      History
 	now    time.Duration
+	shard  int // whose the next event is
 	events []Event
 }
 
@@ -26,8 +27,9 @@ func (s *scribe) tick() time.Duration { s.now += step; return s.now }
 
 // event appends one, about what was made.
 func (s *scribe) event(kind, subject, data string) {
-	n := int64(len(s.events) + 1)
-	s.events = append(s.events, Event{ID: fmt.Sprintf("0-%d", n), Source: "/pay/shards/0", Type: "dongne.pay." + kind, Subject: subject, Sequence: n, Data: json.RawMessage(data)})
+	source := fmt.Sprint("/pay/shards/", s.shard)
+	n := int64(len(streams(s.events)[source]) + 1)
+	s.events = append(s.events, Event{ID: fmt.Sprintf("%d-%d", s.shard, n), Source: source, Type: "dongne.pay." + kind, Subject: subject, Sequence: n, Data: json.RawMessage(data)})
 }
 
 // request adds one that was answered.
@@ -88,8 +90,8 @@ func (s *scribe) refuse(path, body, code string) {
 
 // look reads an account, and its statement.
 func (s *scribe) look(id string) {
-	effects, _, _ := outcomes(&s.h)
-	b := play(s.events, effects).books[id]
+	effects, refusals, _, _ := outcomes(&s.h)
+	b := play(s.events, effects, refusals).books[id]
 	s.h.Reads = append(s.h.Reads, Read{Node: "n1", Asked: s.tick(), Account: b.shown(), Answered: s.tick()})
 	s.h.Pages = append(s.h.Pages, Page{Node: "n1", Asked: s.tick(), Statement: b.page(), Answered: s.tick()})
 }
@@ -149,9 +151,9 @@ func healthy() *History {
 
 // end lets two nodes tell everything, and somebody follow the events.
 func (s *scribe) end() {
-	effects, _, _ := outcomes(&s.h)
+	effects, refusals, _, _ := outcomes(&s.h)
 	for _, node := range []string{"n1", "n2"} {
-		r := play(s.events, effects)
+		r := play(s.events, effects, refusals)
 		v := View{Node: node, Accounts: map[string]Account{}, Statements: map[string][]Statement{}, Events: slices.Clone(s.events), Transfers: map[string]Transfer{}}
 		for id, b := range r.books {
 			v.Accounts[id] = b.shown()
@@ -168,7 +170,7 @@ func (s *scribe) end() {
 			v.Statements[id] = []Statement{first, second}
 		}
 		for _, f := range r.facts {
-			if f.transfer == nil || !r.over[f.transfer.ID] {
+			if f.transfer == nil || !f.whole() || !r.over[f.transfer.ID] {
 				continue
 			}
 			root, t := r.roots[f.transfer.ID], *f.transfer
@@ -233,8 +235,11 @@ func (h *History) drop(what string) {
 }
 
 func (v *View) renumber() {
+	last := map[string]int64{}
 	for k := range v.Events {
-		v.Events[k].Sequence, v.Events[k].ID = int64(k+1), fmt.Sprintf("0-%d", k+1)
+		e := &v.Events[k]
+		last[e.Source]++
+		e.Sequence, e.ID = last[e.Source], fmt.Sprintf("%s-%d", e.Source[len("/pay/shards/"):], last[e.Source])
 	}
 }
 
@@ -315,6 +320,9 @@ func TestChecks(t *testing.T) {
 		{"a refusal out of nothing", "answers", func(h *History) {
 			h.request("m7").Answers[0].Body = []byte(`{"code":"account-unknown","outcome":"not_applied"}`)
 		}, `refused as "account-unknown"`},
+		{"a refusal of what crosses", "answers", func(h *History) {
+			h.request("m7").Answers[0].Body = []byte(`{"code":"linked-across-shards","outcome":"not_applied"}`)
+		}, "and there is one shard"},
 		{"a refusal that nobody is sure of", "answers", func(h *History) {
 			h.request("m7").Answers[0].Body = []byte(`{"code":"insufficient-funds","outcome":"applied"}`)
 		}, `with the outcome "applied"`},
@@ -365,6 +373,15 @@ func TestChecks(t *testing.T) {
 			r.Answers = append(r.Answers, a)
 		}, "and then 201"},
 		{"two originals", "replayed", func(h *History) { r := h.request("m1"); r.Answers = append(r.Answers, r.Answers[0]) }, "2 answers that are no replay"},
+		{"two originals of an item", "replayed", func(h *History) { r := h.request("m8/0"); r.Answers = append(r.Answers, r.Answers[0]) }, "2 answers that are no replay"},
+		{"items done by different attempts", "replayed", func(h *History) {
+			r := h.request("m8/0")
+			all := strings.ReplaceAll(string(r.Answers[0].Body), `"replayed":false`, `"replayed":true`)
+			first := r.Answers[0]
+			first.Body = []byte(strings.Replace(all, `"replayed":true`, `"replayed":false`, 1))
+			r.Answers[0].Body = []byte(strings.Replace(string(r.Answers[0].Body), `"replayed":false`, `"replayed":true`, 1))
+			r.Answers = append(r.Answers, first)
+		}, ""},
 		{"a replay", "replayed", func(h *History) {
 			for _, what := range []string{"m1", "m7", "m8/0"} {
 				r := h.request(what)
@@ -479,17 +496,23 @@ func TestChecks(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			h := healthy()
 			c.mutate(h)
-			all := checks()
-			check := all[slices.IndexFunc(all, func(one check) bool { return one.name == c.check })]
-			switch wrong := check.check(newTrial(h)); {
-			case c.want == "" && len(wrong) > 0:
-				t.Errorf("complains: %q", wrong)
-			case c.want != "" && !slices.ContainsFunc(wrong, func(w string) bool { return strings.Contains(w, c.want) }):
-				t.Errorf("says %q, nothing of %q", wrong, c.want)
-			case c.want != "" && len(Check(h)) == 0:
-				t.Error("Check does not ask this check")
-			}
+			judge(t, h, c.check, c.want)
 		})
+	}
+}
+
+// judge looks for what one check is to say; want "": nothing.
+func judge(t *testing.T, h *History, name, want string) {
+	t.Helper()
+	all := checks()
+	check := all[slices.IndexFunc(all, func(one check) bool { return one.name == name })]
+	switch wrong := check.check(newTrial(h)); {
+	case want == "" && len(wrong) > 0:
+		t.Errorf("complains: %q", wrong)
+	case want != "" && !slices.ContainsFunc(wrong, func(w string) bool { return strings.Contains(w, want) }):
+		t.Errorf("says %q, nothing of %q", wrong, want)
+	case want != "" && len(Check(h)) == 0:
+		t.Error("Check does not ask this check")
 	}
 }
 
@@ -507,6 +530,9 @@ func TestFinal(t *testing.T) {
 		{503, `{"code":"unavailable","retryable":true,"outcome":"not_applied"}`, false, false},
 		{503, `{"code":"unavailable","retryable":true}`, false, true},
 		{429, `{"code":"too-many","retryable":true,"outcome":"not_applied"}`, false, false},
+		{200, `{"items":[{"status":201,"transfer":{}},{"status":409,"problem":{"code":"insufficient-funds","outcome":"not_applied"}}]}`, true, false},
+		{200, `{"items":[{"status":201,"transfer":{}},{"status":503,"problem":{"code":"unavailable","retryable":true,"outcome":"not_applied"}}]}`, false, true},
+		{200, `{"items":[{"status":503,"problem":{"code":"outcome-unknown","retryable":true,"outcome":"unknown"}}]}`, false, true},
 		{502, `<html>`, false, true},
 		{500, `{"code":"internal"}`, false, true},
 	} {

@@ -1,9 +1,12 @@
 package books
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 )
 
 // A fact is an event, taken apart.
@@ -12,6 +15,8 @@ type fact struct {
 	effect   *effect // the acknowledged request that made it; nil: none did
 	transfer *Transfer
 	account  *Account
+	cross    *crossing     // of which it is a step
+	asked    time.Duration // when it was asked for, as far as that is known
 }
 
 // A state is an account after some fact about it.
@@ -43,18 +48,23 @@ type root struct {
 	captured int64
 	voided   int64
 	refunded int64
-	asset    bool // the payer is one: nothing is held
+	moving   int64 // captured or claimed, and on its way to another shard
+	asset    bool  // the payer is one: nothing is held
+	ended    bool  // nothing more can be captured: what does not arrive is not held again
 }
 
-func (r *root) remaining() int64 { return r.amount - r.captured - r.voided }
+func (r *root) remaining() int64 { return r.amount - r.captured - r.voided - r.moving }
 
 // A replay is the ledger that is kept of the events.
 type replay struct {
-	facts []fact
+	facts []*fact
 	books map[string]*book
 	roots map[string]*root // by transfer
 	over  map[string]bool  // transfers with a state of their own, that pay shows totals of
 	wrong []string
+
+	crossings map[string]*crossing // by transfer
+	shards    shardMap
 }
 
 // SystemPrefix is what the names of pay's own accounts begin with: they may owe, and nobody opens them.
@@ -64,48 +74,80 @@ func (r *replay) complain(format string, args ...any) {
 	r.wrong = append(r.wrong, fmt.Sprintf(format, args...))
 }
 
-// play keeps the ledger of some events.
-func play(events []Event, effects []*effect) *replay {
-	by := map[string]*effect{}
+// play keeps the ledger of some events, shard by shard: each has an order of its own, and what goes on between them is
+// compared afterwards.
+func play(events []Event, effects []*effect, refusals []refusal) *replay {
+	r := &replay{books: map[string]*book{}, roots: map[string]*root{}, over: map[string]bool{},
+		crossings: map[string]*crossing{}, shards: shardsOf(events)}
+	by, refused := map[string]*effect{}, map[string]*Request{}
 	for _, e := range effects {
 		by[e.id()] = e
 	}
-	r := &replay{books: map[string]*book{}, roots: map[string]*root{}, over: map[string]bool{}}
-	for i := range events {
-		f := fact{event: &events[i]}
-		if strings.Contains(f.event.Type, ".account.") {
+	for _, no := range refusals {
+		refused[no.asked.Memo] = no.request
+	}
+	for _, e := range bySource(events) {
+		f := &fact{event: e}
+		if strings.Contains(e.Type, ".account.") {
 			f.account = new(Account)
-			if json.Unmarshal(f.event.Data, f.account) != nil {
-				r.complain("event %s is %.200q", f.event.ID, f.event.Data)
+			if json.Unmarshal(e.Data, f.account) != nil {
+				r.complain("event %s is %.200q", e.ID, e.Data)
 				continue
 			}
 			f.effect = by["account "+f.account.ID]
 		} else {
 			f.transfer = new(Transfer)
-			if json.Unmarshal(f.event.Data, f.transfer) != nil || f.transfer.ID == "" {
-				r.complain("event %s is %.200q", f.event.ID, f.event.Data)
+			if json.Unmarshal(e.Data, f.transfer) != nil || f.transfer.ID == "" {
+				r.complain("event %s is %.200q", e.ID, e.Data)
 				continue
 			}
 			f.effect = by[f.transfer.ID]
 		}
+		if no := refused[f.memo()]; f.effect != nil {
+			f.asked = f.effect.request.Asked
+		} else if no != nil && f.memo() != "" {
+			f.asked = no.Asked
+		}
 		r.facts = append(r.facts, f)
-		r.apply(len(r.facts)-1, &r.facts[len(r.facts)-1])
+		r.apply(len(r.facts)-1, f)
 	}
+	r.crossed()
 	return r
 }
 
+// bySource sorts events by their sources, and leaves those of each in order.
+func bySource(events []Event) []*Event {
+	all := make([]*Event, len(events))
+	for i := range events {
+		all[i] = &events[i]
+	}
+	slices.SortStableFunc(all, func(a, b *Event) int { return cmp.Compare(a.Source, b.Source) })
+	return all
+}
+
 func (r *replay) apply(at int, f *fact) {
-	if f.account != nil {
+	changes := map[string]state{}
+	switch {
+	case f.account != nil:
 		b := r.book(f.account.ID)
 		b.account = *f.account
 		b.note(at, b.now())
 		return
+	case r.crosses(f):
+		r.cross(f, changes)
+	default:
+		r.local(f, changes)
 	}
+	r.settle(at, f, changes)
+}
+
+// local is a transfer within one shard.
+func (r *replay) local(f *fact, changes map[string]state) {
 	t := f.transfer
-	changes := map[string]state{}
 	switch t.Kind {
 	case "hold":
 		r.hold(t, changes)
+		return
 	case "capture", "void", "expire":
 		r.end(f, changes)
 	case "claim", "return":
@@ -119,10 +161,7 @@ func (r *replay) apply(at int, f *fact) {
 	default:
 		r.complain("event %s is of a transfer of the kind %q", f.event.ID, t.Kind)
 	}
-	if t.Kind != "hold" {
-		r.post(t, changes)
-	}
-	r.settle(at, f, changes)
+	r.post(t, changes)
 }
 
 func (r *replay) book(id string) *book {
@@ -193,7 +232,14 @@ func (r *replay) end(f *fact, changes map[string]state) {
 		root.voided += t.Amount.Amount
 	}
 	r.held(root, -t.Amount.Amount, changes)
-	if rest := root.remaining(); t.Kind == "capture" && f.effect != nil && f.effect.asked.Final && rest > 0 {
+	root.ended = root.ended || t.Kind != "capture"
+	r.rest(f, root, changes)
+}
+
+// rest voids what remains behind the last capture.
+func (r *replay) rest(f *fact, root *root, changes map[string]state) {
+	if rest := root.remaining(); f.transfer.Kind == "capture" && f.effect != nil && f.effect.asked.Final {
+		root.ended = true
 		root.voided += rest
 		r.held(root, -rest, changes)
 	}
@@ -209,7 +255,7 @@ func (r *replay) claim(t *Transfer, changes map[string]state) {
 	if t.Amount.Amount != root.remaining() {
 		r.complain("%s is the %s of %d of %s, of which %d remained", t.ID, t.Kind, t.Amount.Amount, t.Parent, root.remaining())
 	}
-	changes[root.payer] = state{}
+	touch(changes, root.payer)
 	if t.Kind == "claim" {
 		root.captured += t.Amount.Amount
 	} else {
@@ -232,18 +278,17 @@ func (r *replay) refund(t *Transfer) {
 
 // post enters the legs, which must balance.
 func (r *replay) post(t *Transfer, changes map[string]state) {
+	r.balanced(t)
+	for _, leg := range t.Legs {
+		r.enter(t, leg.Account, t.Kind, leg.Amount.Amount, changes)
+	}
+}
+
+func (r *replay) balanced(t *Transfer) {
 	sum, paid := int64(0), int64(0)
 	for _, leg := range t.Legs {
 		sum += leg.Amount.Amount
 		paid -= min(0, leg.Amount.Amount)
-		b := r.book(leg.Account)
-		amount := b.natural(leg.Amount.Amount)
-		c := changes[leg.Account]
-		c.posted, c.entries = c.posted+amount, c.entries+1
-		changes[leg.Account] = c
-		now := b.now()
-		b.entries = append(b.entries, Entry{Entry: now.entries + c.entries, Transfer: t.ID, Kind: t.Kind, Amount: amount,
-			Balance: now.posted + c.posted, Memo: t.Memo})
 	}
 	if sum != 0 {
 		r.complain("%s does not balance: its legs add up to %d", t.ID, sum)
@@ -251,6 +296,18 @@ func (r *replay) post(t *Transfer, changes map[string]state) {
 	if len(t.Legs) > 0 && paid != t.Amount.Amount {
 		r.complain("%s is of %d, its legs pay %d", t.ID, t.Amount.Amount, paid)
 	}
+}
+
+// enter adds a line to an account's statement.
+func (r *replay) enter(t *Transfer, account, kind string, credit int64, changes map[string]state) {
+	b := r.book(account)
+	amount := b.natural(credit)
+	c := changes[account]
+	c.posted, c.entries = c.posted+amount, c.entries+1
+	changes[account] = c
+	now := b.now()
+	b.entries = append(b.entries, Entry{Entry: now.entries + c.entries, Transfer: t.ID, Kind: kind, Amount: amount,
+		Balance: now.posted + c.posted, Memo: t.Memo})
 }
 
 // settle brings changes to the accounts, which must have had the money.

@@ -33,8 +33,8 @@ func newBounds(facts []*fact) *bounds {
 	for i, f := range facts {
 		if e := f.effect; e != nil {
 			acks = append(acks, acknowledgement{e.acknowledged(), i + 1})
-			asked = max(asked, e.request.Asked)
 		}
+		asked = max(asked, f.asked)
 		b.asked = append(b.asked, asked)
 	}
 	slices.SortFunc(acks, func(a, b acknowledgement) int { return cmp.Compare(a.at, b.at) })
@@ -63,7 +63,7 @@ func (b *bounds) most(at time.Duration) int {
 func (r *replay) of(b *book) []*fact {
 	facts := make([]*fact, len(b.facts))
 	for i, at := range b.facts {
-		facts[i] = &r.facts[at]
+		facts[i] = r.facts[at]
 	}
 	return facts
 }
