@@ -77,19 +77,8 @@ func TestRecovery(t *testing.T) {
 	for _, step := range []string{"began", "prepared", "decided"} {
 		t.Run(step, func(t *testing.T) {
 			conf := config(t.TempDir(), 2)
-			n := open(t, conf)
-			c := &client{t: t, node: n}
-			from, to := "cash", "a"
-			for i := 0; ledger.ShardOf(from, 2) == ledger.ShardOf(to, 2); i++ {
-				to = fmt.Sprint("a", i)
-			}
-			c.open(from, ledger.Settings{Asset: true})
-			c.open(to, ledger.Settings{})
-			shut(t, n)
-			q := move(from, to, 70)
-			q.Key, q.By, q.Any = ledger.NewKey("bank", "left"), "bank", true
-			began(t, conf, ledger.ShardOf(from, 2), q)
-			id := openRecord(t, conf, q)
+			q, id := left(t, conf)
+			from, to := q.Legs[0].Account, q.Legs[1].Account
 			if step != "began" {
 				began(t, conf, ledger.ShardOf(to, 2), ledger.Request{Kind: ledger.Prepare, Transfer: id, Currency: krw, Any: true, By: "bank",
 					Legs: []ledger.Leg{{Account: to, Amount: 70}}})
@@ -98,8 +87,8 @@ func TestRecovery(t *testing.T) {
 				began(t, conf, ledger.ShardOf(from, 2), ledger.Request{Kind: ledger.Decide, Transfer: id, Commit: true})
 			}
 			conf.Now = func() time.Time { return time.Now().Add(time.Minute) }
-			n = open(t, conf)
-			c = &client{t: t, node: n, keys: 100}
+			n := open(t, conf)
+			c := &client{t: t, node: n, keys: 100}
 			until(t, n, "dongne.pay.portion.finished")
 			if got := c.balances(from, to); got[from] != "70" || got[to] != "70" {
 				t.Errorf("balances %v, want 70 both", got)
@@ -115,8 +104,26 @@ func TestRecovery(t *testing.T) {
 	}
 }
 
-// openRecord returns the id of the record that a request made in its home's log.
-func openRecord(t *testing.T, c node.Config, q ledger.Request) ledger.ID {
+// left opens two accounts of different shards, and begins a transfer between them that nobody goes on with.
+func left(t *testing.T, conf node.Config) (ledger.Request, ledger.ID) {
+	t.Helper()
+	n := open(t, conf)
+	c := &client{t: t, node: n}
+	from, to := "cash", "a"
+	for i := 0; ledger.ShardOf(from, 2) == ledger.ShardOf(to, 2); i++ {
+		to = fmt.Sprint("a", i)
+	}
+	c.open(from, ledger.Settings{Asset: true})
+	c.open(to, ledger.Settings{})
+	shut(t, n)
+	q := move(from, to, 70)
+	q.Key, q.By, q.Any = ledger.NewKey("bank", "left"), "bank", true
+	began(t, conf, ledger.ShardOf(from, 2), q)
+	return q, openRecord(t, conf)
+}
+
+// openRecord returns the id of the first transfer that the logs have between shards.
+func openRecord(t *testing.T, c node.Config) ledger.ID {
 	t.Helper()
 	var journal bytes.Buffer
 	if err := node.Export(t.Context(), c, &journal); err != nil {
@@ -138,22 +145,11 @@ func openRecord(t *testing.T, c node.Config, q ledger.Request) ledger.ID {
 // TestCancel: a transfer that is between shards can be voided until the other shard has prepared it.
 func TestCancel(t *testing.T) {
 	conf := config(t.TempDir(), 2)
-	n := open(t, conf)
-	c := &client{t: t, node: n}
-	from, to := "cash", "a"
-	for i := 0; ledger.ShardOf(from, 2) == ledger.ShardOf(to, 2); i++ {
-		to = fmt.Sprint("a", i)
-	}
-	c.open(from, ledger.Settings{Asset: true})
-	c.open(to, ledger.Settings{})
-	shut(t, n)
-	q := move(from, to, 70)
-	q.Key, q.By, q.Any = ledger.NewKey("bank", "left"), "bank", true
-	began(t, conf, ledger.ShardOf(from, 2), q)
-	id := openRecord(t, conf, q)
+	q, id := left(t, conf)
+	from, to := q.Legs[0].Account, q.Legs[1].Account
 	conf.Now = func() time.Time { return time.Now().Add(-time.Hour) } // nothing is old enough for recovery
-	n = open(t, conf)
-	c = &client{t: t, node: n, keys: 100}
+	n := open(t, conf)
+	c := &client{t: t, node: n, keys: 100}
 	for i, key := range []string{"void", "void", "another"} {
 		void := ledger.Request{Kind: ledger.Void, Transfer: id, Key: ledger.NewKey("bank", key)}
 		if answer := c.do(void); answer.Refused != 0 || answer.Transfer.Status != "failed" || answer.Replayed != (i == 1) {
