@@ -206,14 +206,8 @@ func checkReplayed(t *trial) (wrong []string) {
 	return wrong
 }
 
-// originals is how many answers say that they are no replay; of a batch, about the same item. Taking back is the same each
-// time, and leaves no key behind.
+// originals is how many answers say that they are no replay; of a batch, about the same item.
 func originals(r *Request) (most int) {
-	if r.Decision() == Applied {
-		if _, back := takesBack(r); back {
-			return 1
-		}
-	}
 	count := map[int]int{} // by item
 	for _, a := range r.Answers {
 		var batch struct{ Items []struct{ Replayed bool } }

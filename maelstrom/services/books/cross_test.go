@@ -229,8 +229,14 @@ func TestShardedChecks(t *testing.T) {
 		}, "is taken back, which it is not"},
 		{"taken back again", "replayed", func(h *History) {
 			last := h.Requests[len(h.Requests)-1]
-			last.Answers = append(last.Answers, last.Answers[0])
+			again := last.Answers[0]
+			again.Replayed = true
+			last.Answers = append(last.Answers, again)
 		}, ""},
+		{"taken back twice", "replayed", func(h *History) {
+			last := h.Requests[len(h.Requests)-1]
+			last.Answers = append(last.Answers, last.Answers[0])
+		}, "2 answers that are no replay"},
 		{"linked across shards", "answers", func(h *History) {
 			h.request("x3").Answers[0].Body = []byte(`{"code":"linked-across-shards","outcome":"not_applied"}`)
 		}, ""},
