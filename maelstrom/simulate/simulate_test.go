@@ -68,8 +68,11 @@ func seeds() uint64 {
 	if n, err := strconv.ParseUint(os.Getenv("DONGNE_SEEDS"), 10, 64); err == nil {
 		return min(n, seedsMax)
 	}
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		return 5
+	case raceEnabled: // it takes ten times as long, and one goroutine has no races
+		return 10
 	}
 	return 50
 }
