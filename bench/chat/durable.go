@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dongne/bench/load"
 	"dongne/bench/proc"
 	"dongne/bench/report"
 )
@@ -95,7 +96,7 @@ func (r *ackRun) publish(p publisher) error {
 }
 
 func (r *ackRun) measure(ctx context.Context, s *server, o options, d *durable) error {
-	if err := sleep(ctx, o.duration()/4); err != nil {
+	if err := load.Wait(ctx, o.duration()/4); err != nil {
 		return err
 	}
 	type counters struct {

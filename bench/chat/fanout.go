@@ -161,7 +161,7 @@ func (r *fanOutRun) latencies(ctx context.Context, o options, f *fanOut) error {
 	begin := time.Now()
 	for range int(max(1, o.seconds*latencyRate)) {
 		at := begin.Add(time.Duration(len(due)) * time.Second / latencyRate)
-		if err := sleep(ctx, time.Until(at)); err != nil {
+		if err := load.Wait(ctx, time.Until(at)); err != nil {
 			return err
 		}
 		due = append(due, at)
@@ -196,7 +196,7 @@ func (r *fanOutRun) throughput(ctx context.Context, o options, inFlight int, f *
 		return err
 	}
 	measureErr := func() error {
-		if err := sleep(ctx, o.duration()/4); err != nil {
+		if err := load.Wait(ctx, o.duration()/4); err != nil {
 			return err
 		}
 		begin, err := r.snapshot(ctx)

@@ -79,7 +79,7 @@ func (s *server) settledMemory(ctx context.Context, o options) (proc.Memory, err
 				return last, err
 			}
 		}
-		if err := sleep(ctx, min(settleStep, o.duration())); err != nil {
+		if err := load.Wait(ctx, min(settleStep, o.duration())); err != nil {
 			return last, err
 		}
 		m, err := s.process.Memory()

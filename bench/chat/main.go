@@ -123,18 +123,6 @@ func with(ctx context.Context, sys system, rooms []room, o options, f func(conte
 	return err
 }
 
-// sleep waits for d or the end of ctx.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // saveProfile writes the named profile of the server to the folder of profiles, if there is one and the server gives
 // them. A profile that takes time takes as long as a measurement.
 func (o options) saveProfile(ctx context.Context, s *server, part, name string) error {
@@ -153,5 +141,5 @@ func (o options) saveProfile(ctx context.Context, s *server, part, name string) 
 func (o options) profiled(ctx context.Context, s *server, part string) error {
 	saved := make(chan error, 1)
 	go func() { saved <- o.saveProfile(ctx, s, part, "profile") }()
-	return errors.Join(sleep(ctx, o.duration()), <-saved)
+	return errors.Join(load.Wait(ctx, o.duration()), <-saved)
 }

@@ -114,7 +114,7 @@ func (r *counter) read(s *server) (c counters, err error) {
 }
 
 func (r *counter) measure(ctx context.Context, s *server, d time.Duration, f *figures) error {
-	if err := wait(ctx, d/4); err != nil {
+	if err := load.Wait(ctx, d/4); err != nil {
 		return err
 	}
 	begin, err := r.read(s)
@@ -129,7 +129,7 @@ func (r *counter) measure(ctx context.Context, s *server, d time.Duration, f *fi
 		}
 		saved <- s.profile(ctx)
 	}()
-	if err := errors.Join(wait(ctx, d), <-saved); err != nil {
+	if err := errors.Join(load.Wait(ctx, d), <-saved); err != nil {
 		return err
 	}
 	end, err := r.read(s)
@@ -146,18 +146,6 @@ func (r *counter) measure(ctx context.Context, s *server, d time.Duration, f *fi
 		f.perCPU = n / cpu
 	}
 	return nil
-}
-
-// wait returns after d, or at the end of ctx.
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // post makes the order and fails unless it is posted.

@@ -122,7 +122,7 @@ func (h *holder) settled(ctx context.Context) (m proc.Memory, live float64, err 
 		if _, err := load.Get(ctx, "http://"+h.debug+"/debug/pprof/heap?gc=1"); err != nil {
 			return m, 0, err
 		}
-		if err := wait(ctx, h.calm/7); err != nil {
+		if err := load.Wait(ctx, h.calm/7); err != nil {
 			return m, 0, err
 		}
 		last := m

@@ -120,7 +120,7 @@ func calmEffects(ctx context.Context, s *server, calm time.Duration) (effects, e
 		if looks == calmSteps*calmTries {
 			return last, errors.New("the books do not come to rest")
 		}
-		if err := wait(ctx, calm/calmSteps); err != nil {
+		if err := load.Wait(ctx, calm/calmSteps); err != nil {
 			return last, err
 		}
 		var e effects
