@@ -134,11 +134,19 @@ func subject(e *Event) string {
 func checkPhantoms(t *trial) (wrong []string) {
 	wrong = append(doubles(t.replay.facts, "the memo", (*fact).memo), doubles(t.replay.facts, "the subject", func(f *fact) string { return subject(f.event) })...)
 	sent := t.undone()
+	var explained, others []string
 	for _, f := range t.replay.facts {
-		if f.effect == nil && f.whole() && !f.undone() && !(f.transfer != nil && f.transfer.Kind == "expire") {
-			wrong = append(wrong, fmt.Sprintf("nobody was told that it was done, but it was: event %s, %s%s", f.event.ID, f.event.Data, sent[f.memo()]))
+		if f.effect != nil || !f.whole() || f.undone() || f.transfer != nil && f.transfer.Kind == "expire" {
+			continue
+		}
+		words := fmt.Sprintf("nobody was told that it was done, but it was: event %s, %s", f.event.ID, f.event.Data)
+		if why := sent[f.memo()]; why != "" {
+			explained = append(explained, words+why)
+		} else {
+			others = append(others, words)
 		}
 	}
+	wrong = slices.Concat(wrong, explained, others)
 	owners := map[string]*Request{}
 	for _, e := range t.effects {
 		if before := owners[e.id()]; before != nil {
