@@ -29,10 +29,10 @@ type fakePay struct {
 	transfers map[string]*books.Transfer
 	payees    map[string]string // of holds
 	keys      map[string]saved
-	rare      int    // how often the bug could have shown
-	shown     int    // how often it did; without one, how many requests were done
-	enough    func() // called when it was enough, and after
-	stale     map[string]books.Account
+	rare      int                      // how often the bug could have shown
+	shown     int                      // how often it did; without one, how many requests were done
+	enough    func()                   // called when it was enough, and after
+	stale     map[string]books.Account // as they were when the clients began: soon too old for any excuse
 }
 
 type saved struct {
@@ -248,7 +248,9 @@ func (f *fakePay) change(id string, posted, held int64) bool {
 	if a == nil {
 		return false
 	}
-	f.stale[id] = shownAs(a)
+	if _, kept := f.stale[id]; !kept && f.losing {
+		f.stale[id] = shownAs(a)
+	}
 	if a.Kind == "asset" {
 		posted = -posted
 	}
