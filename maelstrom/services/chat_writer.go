@@ -52,6 +52,7 @@ type writer struct {
 	patience time.Duration
 	rooms    []string
 	at       int     // the node, by number
+	stays    bool    // it does not go to another node when this one takes nothing
 	sent     []*sent // to be read when run has returned
 
 	requests atomic.Int64 // each may have made an entry of some log
@@ -74,7 +75,7 @@ func (w *writer) run(ctx context.Context) {
 		what := w.rand.IntN(100)
 		switch m := w.known(); {
 		case what < sendsPer100 || m == nil:
-			w.send(ctx)
+			w.send(ctx, w.rooms[w.rand.IntN(len(w.rooms))])
 		case what < sendsPer100+editsPer100:
 			w.edit(ctx, m)
 		case what < sendsPer100+editsPer100+dropsPer100:
@@ -99,14 +100,15 @@ func (w *writer) known() *sent {
 	return m
 }
 
-func (w *writer) send(ctx context.Context) {
-	m := &sent{text: fmt.Sprintf("%s-%d", w.client.user, len(w.sent)), room: w.rooms[w.rand.IntN(len(w.rooms))], by: w.client.user}
+func (w *writer) send(ctx context.Context, room string) *sent {
+	m := &sent{text: fmt.Sprintf("%s-%d", w.client.user, len(w.sent)), room: room, by: w.client.user}
 	w.sent = append(w.sent, m)
 	var made message
 	m.posted, m.asked, m.acknowledged = w.attempt(ctx, "send", m.text, func(node string) error {
 		return w.do(ctx, node, http.MethodPost, "/rooms/"+m.room+"/messages", m.text, map[string]string{"text": m.text}, &made)
 	})
 	m.id = made.ID
+	return m
 }
 
 func (w *writer) edit(ctx context.Context, m *sent) {
@@ -156,7 +158,9 @@ func (w *writer) attempt(ctx context.Context, f string, value any, do func(node 
 	for i := range attemptsMax {
 		if i > 0 {
 			w.retries.Add(1)
-			w.at = (w.at + 1) % len(w.client.nodes)
+			if !w.stays {
+				w.at = (w.at + 1) % len(w.client.nodes)
+			}
 			if !pauseFor(ctx, between(w.rand, againMin, againMax)) {
 				break
 			}
