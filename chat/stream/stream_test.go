@@ -308,6 +308,12 @@ func TestWindow(t *testing.T) {
 	one.wants("first")
 	two.wants("first")
 	before := r.hub.Stats()
+	for begin := time.Now(); before.Deliveries < 2; before = r.hub.Stats() { // counted a moment after it was read
+		if time.Since(begin) > patience {
+			t.Fatalf("%d deliveries were counted, want 2", before.Deliveries)
+		}
+		runtime.Gosched()
+	}
 	for range 50 {
 		r.publish("a", "a")
 		r.publish("b", "b")
