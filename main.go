@@ -5,9 +5,15 @@
 // the Go toolchain, starts it as a child process with a folder of its own under
 // DATA_DIR, starts it again when it falls, and ends it when it ends itself.
 //
-//	PORT       8080   TCP port
-//	DATA_DIR   data   every child keeps its data in a folder below
-//	CHAT_URL          base URL of a chat that runs elsewhere
+//	PORT         8080            TCP port
+//	DATA_DIR     data            every child keeps its data in a folder below, and the gateway its own
+//	CHAT_URL                     base URL of a chat that runs elsewhere
+//	ROUTES                       JSON file with more routes, and how requests are treated; see the README
+//	ADMIN_ADDR   127.0.0.1:8079  where operators reach the admin API; 8080 has it too while it listens on loopback
+//	GATEWAY_ID   g1              name of this gateway among its peers
+//	PEERS                        g2=http://host:port,… gateways that share kill switches and releases
+//	PEER_SECRET                  of 16 bytes or more, shared with them
+//	TLS_CERT, TLS_KEY            PEM files; with them the gateway speaks TLS and HTTP/2, and reads them anew when they change
 //
 // and the variables that every service has; go run . -h lists them all.
 package main
@@ -19,23 +25,16 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
+	"log/slog"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
-	"time"
 
 	"dongne/internal/gateway"
 	"dongne/internal/serve"
 )
 
-const (
-	module = "dongne" // whose services are built
-	// drainMax is a little more than a service gives itself to drain, so that
-	// one that is late can still say so.
-	drainMax = 17 * time.Second
-)
+const module = "dongne" // whose services are built
 
 //go:embed openapi.yaml */openapi.yaml
 var specs embed.FS
@@ -62,7 +61,14 @@ func services() []string {
 func variables() []serve.Var {
 	vars := []serve.Var{
 		{Name: "PORT", Default: "8080"},
-		{Name: "DATA_DIR", Default: "data", Help: "directory below which every service that is started here has one of its own"},
+		{Name: "DATA_DIR", Default: "data", Help: "directory of the gateway's own data, below which every service that is started here has one"},
+		{Name: "ROUTES", Help: "JSON file with more routes, and how requests are treated; empty: every service, with the defaults"},
+		{Name: "ADMIN_ADDR", Default: "127.0.0.1:8079", Help: "host:port of the admin API; the gateway's own port has it too while it listens on loopback; off: nowhere else"},
+		{Name: "GATEWAY_ID", Default: "g1", Help: "name of this gateway among its peers"},
+		{Name: "PEERS", Help: "g2=http://host:port,… gateways that share kill switches and releases"},
+		{Name: "PEER_SECRET", Help: "of 16 bytes or more, shared with the peers"},
+		{Name: "TLS_CERT", Help: "PEM file with the certificate and what leads to its root; with TLS_KEY: TLS and HTTP/2"},
+		{Name: "TLS_KEY", Help: "PEM file with the certificate's key"},
 	}
 	for _, name := range services() {
 		vars = append(vars, serve.Var{
@@ -73,42 +79,41 @@ func variables() []serve.Var {
 	return vars
 }
 
-// run is the gateway. A line for people goes to stderr when everything is up;
+// run is the gateway. Lines for people go to stderr when everything is up;
 // the children get environ, with an address and a folder of their own.
 func run(ctx context.Context, getenv func(string) string, stdout, stderr io.Writer, environ []string) error {
-	lines := gateway.NewLines(stdout)
-	addr := make(chan string, 1)
-	own := gateway.NewRelay(lines, "gateway", "INFO", time.Now, func(a string) { addr <- a })
 	backends, err := locate(getenv)
 	if err != nil {
 		return err
 	}
-	service, err := describe(backends)
+	root, err := specs.ReadFile("openapi.yaml")
 	if err != nil {
 		return err
 	}
-	var supervisors []*gateway.Supervisor
-	if absent := slices.DeleteFunc(slices.Clone(backends), located); len(absent) > 0 {
-		folder, err := os.MkdirTemp("", "dongne-")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(folder)
-		supervisors, err = prepare(ctx, getenv, lines, own, folder, environ, absent)
-		if ctx.Err() != nil {
-			return nil // asked to end while building
-		}
-		if err != nil {
-			return err
-		}
+	log, err := serve.NewLogger(getenv, io.Discard) // a bad level stops the start before anything is built
+	if err != nil {
+		return err
 	}
-
+	absent := slices.DeleteFunc(slices.Clone(backends), located)
+	dev := gateway.Development{Module: module, Dir: getenv("DATA_DIR"), Environ: environ, Auth: find(backends, "auth"), Absent: absent,
+		Stdout: stdout, Logger: func(w io.Writer) *slog.Logger { log, _ = serve.NewLogger(getenv, w); return log }}
+	if err := dev.Prepare(ctx); err != nil {
+		return err
+	}
+	defer dev.Clean()
+	if ctx.Err() != nil {
+		return nil // asked to end while building
+	}
+	service, err := gateway.Open(ctx, getenv, root, backends, dev.Own())
+	if err != nil {
+		return err
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)
-	go func() { ended <- gateway.Supervise(ctx, supervisors) }()
-	go announce(ctx, stderr, addr, backends)
-	err = serve.Run(ctx, getenv, own, service)
+	go func() { ended <- dev.Supervise(ctx) }()
+	go dev.Announce(ctx, stderr, service.Scheme, backends)
+	err = service.Run(ctx)
 	stop()
 	return errors.Join(err, <-ended)
 }
@@ -131,70 +136,15 @@ func locate(getenv func(string) string) ([]*gateway.Backend, error) {
 	return backends, nil
 }
 
-// describe is the gateway as a service: its routes and the combined specification.
-func describe(backends []*gateway.Backend) (serve.Service, error) {
-	root, err := specs.ReadFile("openapi.yaml")
-	if err != nil {
-		return serve.Service{}, err
-	}
-	spec, err := gateway.MergeSpecs(root, backends)
-	if err != nil {
-		return serve.Service{}, err
-	}
-	routes := map[string]serve.Handler{"GET /{$}": gateway.Page(backends)}
-	for _, b := range backends {
-		routes["/"+b.Name+"/"] = b.Proxy
-	}
-	return serve.Service{
-		Name:    "gateway",
-		OpenAPI: spec,
-		Routes:  routes,
-		Ready:   func(ctx context.Context) error { return gateway.Ready(ctx, backends) },
-	}, nil
-}
-
 func located(b *gateway.Backend) bool {
 	target, _ := b.Where()
 	return target != nil
 }
 
-// prepare builds the services that are absent into folder and returns what will
-// run them.
-func prepare(ctx context.Context, getenv func(string) string, lines *gateway.Lines, own io.Writer,
-	folder string, environ []string, absent []*gateway.Backend) ([]*gateway.Supervisor, error) {
-	log, err := serve.NewLogger(getenv, own)
-	if err != nil {
-		return nil, err
+func find(backends []*gateway.Backend, name string) *gateway.Backend {
+	i := slices.IndexFunc(backends, func(b *gateway.Backend) bool { return b.Name == name })
+	if i < 0 {
+		panic(fmt.Sprintf("dongne: there is no %s", name))
 	}
-	var names []string
-	var supervisors []*gateway.Supervisor
-	for _, b := range absent {
-		names = append(names, b.Name)
-		env := append(environ[:len(environ):len(environ)],
-			"HOST=127.0.0.1", "PORT=0", "DEBUG_ADDR=", "DATA_DIR="+filepath.Join(getenv("DATA_DIR"), b.Name))
-		supervisors = append(supervisors, &gateway.Supervisor{
-			Backend: b,
-			Backoff: gateway.NewBackoff(rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))),
-			Drain:   drainMax,
-			Log:     log,
-			Start: func(listening func(addr string)) (gateway.Process, error) {
-				return gateway.Exec(filepath.Join(folder, b.Name), env,
-					gateway.NewRelay(lines, b.Name, "INFO", time.Now, listening),
-					gateway.NewRelay(lines, b.Name, "ERROR", time.Now, nil))
-			},
-		})
-	}
-	log.Info("building", "services", names)
-	return supervisors, gateway.Build(ctx, module, folder, names)
-}
-
-// announce says to people where to go, once everything is up.
-func announce(ctx context.Context, stderr io.Writer, addr <-chan string, backends []*gateway.Backend) {
-	select {
-	case a := <-addr:
-		if gateway.AwaitReady(ctx, backends) == nil {
-			fmt.Fprintf(stderr, "\ndongne is up: http://%s (Ctrl-C ends it)\n\n", a)
-		}
-	case <-ctx.Done():
-	}
+	return backends[i]
 }

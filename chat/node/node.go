@@ -26,6 +26,7 @@ import (
 	"dongne/chat/room"
 	"dongne/chat/stream"
 	"dongne/internal/gossip"
+	"dongne/internal/peer"
 	"dongne/internal/sharedlog"
 )
 
@@ -60,6 +61,7 @@ type Node struct {
 	limits  limiter // of messages
 	typings limiter
 	reads   readQueue
+	cluster *peer.Cluster
 	links   map[string]*link
 	stop    context.CancelFunc
 	loops   sync.WaitGroup
@@ -115,7 +117,8 @@ type answer struct {
 
 // Open reads the log, and starts to listen to the other nodes. The streams end when ctx does.
 func Open(ctx context.Context, config Config) (*Node, error) {
-	if err := config.check(); err != nil {
+	cluster := config.cluster()
+	if err := cluster.Check(); err != nil {
 		return nil, err
 	}
 	n := &Node{
@@ -125,6 +128,7 @@ func Open(ctx context.Context, config Config) (*Node, error) {
 		position: newPosition(),
 		streams:  make(map[string]map[*subscriber]struct{}),
 		ahead:    make(map[*subscriber]struct{}),
+		cluster:  cluster,
 		links:    make(map[string]*link),
 	}
 	n.limits.init(config.SendsPerSecond, sendsBurst)

@@ -1,38 +1,26 @@
 package node
 
 import (
-	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
-	"strconv"
-	"strings"
 	"sync/atomic"
-	"time"
 
 	"dongne/chat/room"
-	"dongne/internal/gossip"
+	"dongne/internal/peer"
 )
 
 // MessageBytesMax bounds one message between nodes.
-const MessageBytesMax = 4 << 20
+const MessageBytesMax = peer.MessageBytesMax
 
 // Limits between nodes.
 const (
-	linkQueueMax    = 64 // messages to one node; more are dropped, and asked for again by anti-entropy
-	linkPassingMax  = 8  // of what is not asked for again
-	linkTimeout     = 5 * time.Second
-	signatureAgeMax = 2 * time.Minute
-	secretMin       = 16 // bytes
+	linkQueueMax   = 64 // messages to one node; more are dropped, and asked for again by anti-entropy
+	linkPassingMax = 8  // of what is not asked for again
 )
 
 // The body of a message between nodes is its kind and its content.
@@ -43,17 +31,9 @@ const (
 	signatureFor = "dongne-chat-1"
 )
 
-// Headers of a message between nodes.
-const (
-	headerFrom      = "X-Peer-From"
-	headerTo        = "X-Peer-To"
-	headerTime      = "X-Peer-Time" // Unix milliseconds
-	headerSignature = "X-Peer-Signature"
-)
-
 var (
 	// ErrSignature: not a message that a node of this cluster signed for this node just now.
-	ErrSignature = errors.New("not signed by a node of this cluster")
+	ErrSignature = peer.ErrSignature
 	// ErrClock: the other node's clock is too far ahead.
 	ErrClock = errors.New("clock ahead")
 	// ErrMessage: signed, but not to be understood.
@@ -75,52 +55,27 @@ type typing struct {
 
 // link is the way to another node.
 type link struct {
-	name, url string
-	queue     chan []byte // of gossip, which goes first
-	passing   chan []byte
-	hint      chan struct{} // there is news in the log
-	dropped   atomic.Int64
-	failed    atomic.Int64
+	name    string
+	queue   chan []byte // of gossip, which goes first
+	passing chan []byte
+	hint    chan struct{} // there is news in the log
+	dropped atomic.Int64
+	failed  atomic.Int64
 }
 
 // ParsePeers reads "n2=http://127.0.0.1:9082,n3=…", the other nodes' names and URLs.
-func ParsePeers(list, self string) (map[string]string, error) {
-	peers := make(map[string]string)
-	for item := range strings.SplitSeq(list, ",") {
-		if item = strings.TrimSpace(item); item == "" {
-			continue
-		}
-		name, at, _ := strings.Cut(item, "=")
-		u, err := url.Parse(at)
-		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			return nil, fmt.Errorf("PEERS: %q is not name=http://host:port", item)
-		}
-		if _, twice := peers[name]; twice || name == self {
-			return nil, fmt.Errorf("PEERS: %q: the name %q is taken", item, name)
-		}
-		peers[name] = strings.TrimSuffix(at, "/")
-	}
-	return peers, nil
-}
+func ParsePeers(list, self string) (map[string]string, error) { return peer.Parse(list, self) }
 
-// check makes sure that names are names, and that messages between nodes can be signed.
-func (c Config) check() error {
-	for _, name := range append(sortedNames(c.Peers), c.Name) {
-		if err := gossip.ValidName(name); err != nil {
-			return fmt.Errorf("NODE_ID or PEERS: %w", err)
-		}
-	}
-	if len(c.Peers) > 0 && len(c.Secret) < secretMin {
-		return fmt.Errorf("PEER_SECRET: %d bytes; with PEERS it must be a secret of at least %d that all nodes share", len(c.Secret), secretMin)
-	}
-	return nil
+// cluster is the nodes as this one sees them.
+func (c Config) cluster() *peer.Cluster {
+	return &peer.Cluster{Purpose: signatureFor, Self: c.Name, URLs: c.Peers, Secret: c.Secret, Now: c.Now, Client: c.Client}
 }
 
 func sortedNames(peers map[string]string) []string { return slices.Sorted(maps.Keys(peers)) }
 
 func (n *Node) startLinks(ctx context.Context) {
-	for name, url := range n.config.Peers {
-		l := &link{name: name, url: url, queue: make(chan []byte, linkQueueMax), passing: make(chan []byte, linkPassingMax), hint: make(chan struct{}, 1)}
+	for name := range n.config.Peers {
+		l := &link{name: name, queue: make(chan []byte, linkQueueMax), passing: make(chan []byte, linkPassingMax), hint: make(chan struct{}, 1)}
 		n.links[name] = l
 		n.loop(ctx, func(ctx context.Context) { n.runLink(ctx, l) })
 	}
@@ -149,7 +104,7 @@ func (n *Node) runLink(ctx context.Context, l *link) {
 				body = n.log.hint() // as things are now: while one is on its way, all that comes is in the next
 			}
 		}
-		if err := n.post(ctx, l, body); err != nil {
+		if err := n.cluster.Send(ctx, l.name, body); err != nil {
 			if ctx.Err() != nil {
 				return
 			}
@@ -159,41 +114,9 @@ func (n *Node) runLink(ctx context.Context, l *link) {
 	}
 }
 
-func (n *Node) post(ctx context.Context, l *link, body []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, linkTimeout)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, l.url+"/gossip", bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	at := strconv.FormatInt(n.config.Now().UnixMilli(), 10)
-	r.Header.Set("Content-Type", "application/octet-stream")
-	r.Header.Set(headerFrom, n.config.Name)
-	r.Header.Set(headerTo, l.name)
-	r.Header.Set(headerTime, at)
-	r.Header.Set(headerSignature, hex.EncodeToString(n.sign(n.config.Name, l.name, at, body)))
-	response, err := n.config.Client.Do(r)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(response.Body, 4<<10))
-	if err == nil && response.StatusCode != http.StatusNoContent {
-		err = fmt.Errorf("status %d: %s", response.StatusCode, text)
-	}
-	return err
-}
-
-func (n *Node) sign(from, to, at string, body []byte) []byte {
-	mac := hmac.New(sha256.New, n.config.Secret)
-	fmt.Fprintf(mac, "%s\n%s\n%s\n%s\n", signatureFor, from, to, at)
-	mac.Write(body)
-	return mac.Sum(nil)
-}
-
 // Receive takes a message from another node.
 func (n *Node) Receive(ctx context.Context, h http.Header, body []byte) error {
-	from, err := n.verify(h, body)
+	from, err := n.cluster.Verify(h, body)
 	if err != nil {
 		return err
 	}
@@ -206,21 +129,6 @@ func (n *Node) Receive(ctx context.Context, h http.Header, body []byte) error {
 	}
 	n.passed(from, p)
 	return nil
-}
-
-func (n *Node) verify(h http.Header, body []byte) (from string, err error) {
-	from = h.Get(headerFrom)
-	at, err := strconv.ParseInt(h.Get(headerTime), 10, 64)
-	given, err2 := hex.DecodeString(h.Get(headerSignature))
-	_, known := n.config.Peers[from]
-	if err != nil || err2 != nil || !known || len(body) == 0 || h.Get(headerTo) != n.config.Name ||
-		!hmac.Equal(given, n.sign(from, n.config.Name, h.Get(headerTime), body)) {
-		return "", ErrSignature
-	}
-	if age := n.config.Now().Sub(time.UnixMilli(at)); age.Abs() > signatureAgeMax {
-		return "", fmt.Errorf("%w: signed %v ago", ErrSignature, age)
-	}
-	return from, nil
 }
 
 // wake sends to a channel that holds one, which is then full.

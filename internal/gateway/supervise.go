@@ -58,7 +58,7 @@ func AwaitReady(ctx context.Context, backends []*Backend) error {
 type Supervisor struct {
 	Backend *Backend
 	// Start runs the program once more and tells listening the address it serves on.
-	Start   func(listening func(addr string)) (Process, error)
+	Start   func(ctx context.Context, listening func(addr string)) (Process, error)
 	Backoff *Backoff
 	Drain   time.Duration // from SIGTERM to SIGKILL
 	Log     *slog.Logger
@@ -95,7 +95,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 
 // once runs the program from start to end.
 func (s *Supervisor) once(ctx context.Context) error {
-	process, err := s.Start(s.Backend.listening)
+	process, err := s.Start(ctx, s.Backend.listening)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"dongne/internal/gateway/edge"
 )
 
 // Var is one environment variable: its name, its default and one line of help. A variable that is set to the empty
@@ -23,7 +26,8 @@ var commonVars = []Var{
 	{"HOST", "127.0.0.1", "address to listen on; without AUTH_URL it must be a loopback address"},
 	{"PORT", "0", "TCP port to listen on; 0 picks a free one"},
 	{"DATA_DIR", "data", "directory of everything that the service keeps"},
-	{"AUTH_URL", "", "base URL of the auth service; empty: open development mode, the caller is the X-User header"},
+	{"AUTH_URL", "", "base URL of the auth service, whose tokens are then verified; empty: open development mode, the caller is the X-User header"},
+	{"TRUSTED_PROXIES", "", "addresses and prefixes, separated by commas, whose X-Forwarded-For is believed; empty: nobody's"},
 	{"LOG_LEVEL", "info", "debug, info, warn or error"},
 	{"DEBUG_ADDR", "", "loopback host:port for pprof and expvar; empty: off"},
 	{"OTEL_EXPORTER_OTLP_ENDPOINT", "", "base URL to which spans are sent as OTLP/HTTP JSON; empty: off"},
@@ -123,21 +127,33 @@ func URL(getenv func(string) string, name string) (*url.URL, error) {
 	if value == "" {
 		return nil, nil
 	}
+	u, err := ParseURL(value)
+	if err != nil {
+		return nil, fmt.Errorf("%s=%w", name, err)
+	}
+	return u, nil
+}
+
+// ParseURL is URL for a value from elsewhere.
+func ParseURL(value string) (*url.URL, error) {
 	u, err := url.Parse(value)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%s: not a URL", name) // url.Error repeats the value, which may hold a password
+		return nil, errors.New(`"…": not a URL`) // url.Error repeats the value, which may hold a password
 	case u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "", u.RawQuery != "", u.Fragment != "":
-		return nil, badValue(name, u.Redacted(), "want an absolute http:// or https:// URL without query and fragment")
+		return nil, fmt.Errorf("%q: want an absolute http:// or https:// URL without query and fragment", u.Redacted())
 	}
 	if port := u.Port(); port != "" {
 		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-			return nil, badValue(name, u.Redacted(), "port %s is not from 1 to 65535", port)
+			return nil, fmt.Errorf("%q: port %s is not from 1 to 65535", u.Redacted(), port)
 		}
 	}
 	u.Path = strings.TrimSuffix(u.Path, "/")
 	return u, nil
 }
+
+// IsLoopback says whether a HOST is one that only this machine reaches.
+func IsLoopback(host string) bool { return isLoopback(host) }
 
 // isLoopback reports whether host (no port, no brackets) is a loopback address or the name localhost.
 func isLoopback(host string) bool {
@@ -160,20 +176,24 @@ func isLoopbackHost(hostport string) bool {
 // config is what the shell itself reads from the environment.
 type config struct {
 	addr      string   // host:port to listen on
+	auth      *url.URL // who says which tokens are good; nil for nobody
+	trusted   []netip.Prefix
 	debugAddr string   // "" for off
 	otlp      *url.URL // nil for off
 }
 
-func readConfig(getenv func(string) string) (config, error) {
-	var c config
-	if auth := getenv("AUTH_URL"); auth != "" {
-		return c, badValue("AUTH_URL", auth,
-			"this version does not verify tokens yet; leave it empty for open development mode on loopback")
+// readConfig reads it; open says that without AUTH_URL the service is in open development mode.
+func readConfig(getenv func(string) string, open bool) (c config, err error) {
+	if c.auth, err = URL(getenv, "AUTH_URL"); err != nil {
+		return c, err
 	}
 	host := getenv("HOST")
-	if !isLoopback(host) {
+	if open && c.auth == nil && !isLoopback(host) {
 		return c, badValue("HOST", host,
 			"without AUTH_URL every caller is believed, so only a loopback address such as 127.0.0.1 is allowed")
+	}
+	if c.trusted, err = edge.ParsePrefixes(getenv("TRUSTED_PROXIES")); err != nil {
+		return c, fmt.Errorf("TRUSTED_PROXIES: %w", err)
 	}
 	port, err := Int(getenv, "PORT", 0, 65535)
 	if err != nil {

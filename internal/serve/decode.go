@@ -56,6 +56,9 @@ func Decode(r *http.Request, v any) error {
 	return decodeJSON(data, v)
 }
 
+// Unmarshal is Decode for a JSON value that is no request's body, such as a file of settings.
+func Unmarshal(data []byte, v any) error { return decodeJSON(data, v) }
+
 func checkJSONType(h http.Header) error {
 	ct := h.Get("Content-Type")
 	media, params, err := mime.ParseMediaType(ct)

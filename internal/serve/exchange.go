@@ -26,7 +26,8 @@ type exchange struct {
 	trace   traceContext
 	traceID string
 	start   time.Time
-	user    string // as far as a handler asked for it
+	caller  Identity // as far as a handler asked for it
+	life    *life    // of a stream whose caller has a token; nil otherwise
 
 	own     bool     // a route or the shell writes; until then only the mux itself can
 	refused int      // the status of the mux's own plain-text error, which is held back; 0 for none
@@ -182,7 +183,7 @@ func (x *exchange) refusal(r *http.Request) error {
 	if headerBytes(r.Header) > s.limits.headerBytes {
 		return Problem(http.StatusRequestHeaderFieldsTooLarge, "header-too-large", "the header is over %d bytes", s.limits.headerBytes)
 	}
-	if !isLoopbackHost(r.Host) {
+	if s.verifier == nil && !isLoopbackHost(r.Host) {
 		// A page of another site that rebinds its own name to 127.0.0.1 would be same-origin with us; its Host gives it away.
 		return Problem(http.StatusMisdirectedRequest, "host-not-loopback",
 			"this service answers to loopback names only, such as localhost; Host is %q", r.Host)
@@ -221,6 +222,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.fail(inner, untouched(r, err))
 		return
 	}
+	if s.service.Guard != nil {
+		if err := s.service.Guard(x, inner); err != nil {
+			x.fail(inner, untouched(r, err))
+			return
+		}
+	}
 	s.mux.ServeHTTP(x, inner)
 	r.Pattern = inner.Pattern // as http.ServeMux does, for whoever wraps the Server
 	if !x.own && x.refused != 0 {
@@ -231,7 +238,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // run is the handler of one route, behind the mux.
 func (x *exchange) run(route *route, r *http.Request) {
 	x.route, x.own = route, true
-	if err := x.enter(); err != nil {
+	err := x.enter()
+	if v := x.server.verifier; err == nil && route.strict && v != nil {
+		if age := v.Age(); age > revocationsAgeMax {
+			err = Problem(http.StatusServiceUnavailable, "revocations-unknown",
+				"for %v it has not been known which tokens were revoked, and this route is careful", age.Round(time.Second)).RetryAfter(overloadRetry)
+		}
+	}
+	if err != nil {
 		x.fail(r, untouched(r, err))
 		return
 	}
@@ -274,6 +288,9 @@ func (x *exchange) end(r *http.Request) {
 		x.panicked(r, p)
 	}
 	x.record(r)
+	if x.life != nil {
+		x.life.end()
+	}
 	if x.gate != nil {
 		x.gate.leave()
 	}
@@ -336,8 +353,8 @@ func (x *exchange) attrs(r *http.Request, end time.Time) []slog.Attr {
 	attrs = append(attrs,
 		slog.Float64("duration_ms", float64(end.Sub(x.start).Microseconds())/1000),
 		slog.String("trace_id", x.traceID))
-	if x.user != "" {
-		attrs = append(attrs, slog.String("user", x.user))
+	if x.caller.User != "" {
+		attrs = append(attrs, slog.String("user", x.caller.User))
 	}
 	if x.aborted {
 		attrs = append(attrs, slog.Bool("aborted", true))

@@ -2,7 +2,12 @@ package serve
 
 import (
 	"errors"
+	"io"
 	"net/http"
+	"strings"
+	"time"
+
+	"dongne/internal/token"
 )
 
 const (
@@ -10,9 +15,63 @@ const (
 	idempotencyKeyBytesMax = 255
 )
 
-// identifier finds out who calls. It is the one place where the verification of bearer tokens goes; today there is only
-// openIdentity. Its error is a problem.
-type identifier func(r *http.Request) (user string, err error)
+// Verifier tells whom a bearer token speaks for. Its methods may be called by any number of goroutines.
+type Verifier interface {
+	// Verify returns what a token says, if it is good now. The text of the error may be public.
+	Verify(raw string) (*token.Claims, error)
+	// Watch returns a channel that closes when what c came with is revoked; stop ends the watch.
+	Watch(c *token.Claims) (ended <-chan struct{}, stop func())
+	// Age is how long ago it was certain which tokens were revoked.
+	Age() time.Duration
+	// Ready says why tokens cannot be verified yet; nil: they can.
+	Ready() error
+	// Metrics writes its metrics in Prometheus text.
+	Metrics(w io.Writer)
+}
+
+// Identity is who calls.
+type Identity struct {
+	User   string        // the user, or of a service's own token the client
+	Claims *token.Claims // nil in open development mode
+}
+
+// May says whether the caller has a right. In open development mode everybody has all.
+func (i Identity) May(scope string) bool { return i.Claims == nil || i.Claims.Has(scope) }
+
+var errUnauthenticated = Problem(http.StatusUnauthorized, "unauthenticated", "no caller; send Authorization: Bearer with an access token").
+	withHeader("WWW-Authenticate", "Bearer")
+
+// identify finds out who sent a request.
+func (s *Server) identify(r *http.Request) (Identity, error) {
+	if s.verifier == nil {
+		user, err := openIdentity(r)
+		return Identity{User: user}, err
+	}
+	raw, err := bearer(r.Header)
+	if err != nil {
+		return Identity{}, err
+	}
+	claims, err := s.verifier.Verify(raw)
+	if err != nil {
+		return Identity{}, Problem(http.StatusUnauthorized, "token-invalid", "%v", err).
+			withHeader("WWW-Authenticate", `Bearer error="invalid_token"`)
+	}
+	return Identity{User: claims.Subject, Claims: claims}, nil
+}
+
+// bearer returns the token of a request (RFC 6750, section 2.1).
+func bearer(h http.Header) (string, error) {
+	values := h["Authorization"]
+	if len(values) == 0 {
+		return "", errUnauthenticated
+	}
+	const scheme = "bearer "
+	if len(values) > 1 || len(values[0]) <= len(scheme) || !strings.EqualFold(values[0][:len(scheme)], scheme) {
+		return "", Problem(http.StatusBadRequest, "authorization-invalid", "Authorization must come once, as Bearer with an access token").
+			withHeader("WWW-Authenticate", `Bearer error="invalid_request"`)
+	}
+	return strings.TrimLeft(values[0][len(scheme):], " "), nil
+}
 
 // openIdentity believes the X-User header: 1 to 64 bytes of letters, digits, dot, underscore and dash.
 func openIdentity(r *http.Request) (string, error) {
@@ -39,21 +98,37 @@ func validUser(s string) bool {
 	return 1 <= len(s) && len(s) <= userBytesMax
 }
 
-// User returns the caller, and puts it into the request's log line. The error is a problem: 401 when there is none, 400
-// when it is malformed.
-func User(r *http.Request) (string, error) {
+// Caller returns who calls, and puts it into the request's log line. The error is a problem: 401 when there is nobody, or a
+// token that is not good; 400 when it is malformed.
+func Caller(r *http.Request) (Identity, error) {
 	x := exchangeOf(r.Context())
 	if x == nil {
-		return "", errors.New("serve: User: not a request of this shell")
+		return Identity{}, errors.New("serve: Caller: not a request of this shell")
 	}
-	if x.user != "" {
-		return x.user, nil
+	if x.caller.User != "" {
+		return x.caller, nil
 	}
-	user, err := x.server.identify(r)
+	caller, err := x.server.identify(r)
 	if err == nil {
-		x.user = user
+		x.caller = caller
 	}
-	return user, err
+	return caller, err
+}
+
+// User returns the name of the Caller.
+func User(r *http.Request) (string, error) {
+	caller, err := Caller(r)
+	return caller.User, err
+}
+
+// Scope returns the Caller if it has a right; the error is a problem: that of Caller, or 403.
+func Scope(r *http.Request, scope string) (Identity, error) {
+	caller, err := Caller(r)
+	if err == nil && !caller.May(scope) {
+		err = Problem(http.StatusForbidden, "scope-missing", "this needs a token with the scope %s", scope).
+			withHeader("WWW-Authenticate", `Bearer error="insufficient_scope", scope="`+scope+`"`)
+	}
+	return caller, err
 }
 
 // IdempotencyKey returns the Idempotency-Key header, or "" when there is none. The error is a problem: the header comes

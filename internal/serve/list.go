@@ -35,14 +35,17 @@ var inlineParts = regexp.MustCompile(`(?s)<(script|style)>(.*?)</(?:script|style
 
 // Page is the handler of a service's own embedded page. The page's inline scripts and styles are allowed by their hashes;
 // it may fetch from the service, and nothing else: an injected script does not run.
-func Page(html []byte) Handler {
+func Page(html []byte) Handler { return PageWith(html, "form-action 'none'") }
+
+// PageWith is Page with another rule for forms: "form-action 'self'" lets them post to the service.
+func PageWith(html []byte, forms string) Handler {
 	sources := map[string][]string{"script": nil, "style": nil}
 	for _, part := range inlineParts.FindAllSubmatch(html, -1) {
 		sum := sha256.Sum256(part[2])
 		kind := string(part[1])
 		sources[kind] = append(sources[kind], "'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+"'")
 	}
-	policy := "default-src 'none'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	policy := "default-src 'none'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; " + forms
 	for _, kind := range []string{"script", "style"} {
 		if len(sources[kind]) > 0 {
 			policy += "; " + kind + "-src " + strings.Join(sources[kind], " ")

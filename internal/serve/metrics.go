@@ -3,9 +3,11 @@ package serve
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"runtime/debug"
 	rtmetrics "runtime/metrics"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -47,6 +49,9 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) error {
 	var b strings.Builder
 	s.writeRequestMetrics(&b)
 	s.writeProcessMetrics(&b)
+	if s.verifier != nil {
+		s.verifier.Metrics(&b)
+	}
 	if s.service.Metrics != nil {
 		s.service.Metrics(&b)
 	}
@@ -57,6 +62,14 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) error {
 
 func metricHead(w io.Writer, name, kind, help string) {
 	fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
+}
+
+// WriteCounter writes a counter with one label, by the label's values.
+func WriteCounter(w io.Writer, name, help, label string, values map[string]uint64) {
+	metricHead(w, name, "counter", help)
+	for _, value := range slices.Sorted(maps.Keys(values)) {
+		fmt.Fprintf(w, "%s{%s=%s} %d\n", name, label, metricLabel(value), values[value])
+	}
 }
 
 // metricLabel quotes a label's value.

@@ -55,6 +55,11 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) error {
 	if s.stopping.Load() {
 		return Problem(http.StatusServiceUnavailable, "draining", "the service is shutting down").RetryAfter(overloadRetry)
 	}
+	if s.verifier != nil {
+		if err := s.verifier.Ready(); err != nil {
+			return Problem(http.StatusServiceUnavailable, "starting", "%v", err).RetryAfter(overloadRetry)
+		}
+	}
 	if s.service.Ready != nil {
 		if err := s.service.Ready(r.Context()); err != nil {
 			return Problem(http.StatusServiceUnavailable, "starting", "%v", err).RetryAfter(overloadRetry)
@@ -63,6 +68,26 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) error {
 	return JSON(w, http.StatusOK, struct {
 		Ready bool `json:"ready"`
 	}{true})
+}
+
+// whoami answers who calls, for pages: in open development mode "" is nobody yet.
+func (s *Server) whoami(w http.ResponseWriter, r *http.Request) error {
+	answer := struct {
+		User   string   `json:"user"`
+		Scope  []string `json:"scope"`
+		Open   bool     `json:"open"`
+		Expiry string   `json:"expires_at,omitempty"`
+	}{Open: s.verifier == nil, Scope: []string{}}
+	if caller, err := Caller(r); err == nil {
+		answer.User = caller.User
+		if caller.Claims != nil {
+			answer.Scope = append(answer.Scope, caller.Claims.Scope...)
+			answer.Expiry = caller.Claims.Expires.UTC().Format(time.RFC3339)
+		}
+	} else if !answer.Open || len(r.Header["X-User"]) > 0 {
+		return err
+	}
+	return JSON(w, http.StatusOK, answer)
 }
 
 // openAPI answers the contract, with the media type of RFC 9512.

@@ -28,9 +28,16 @@ func run(ctx context.Context, getenv func(string) string, stdout io.Writer, serv
 		return err
 	}
 	defer s.spans.close(context.Background())
+	defer s.stop()
 	listener, err := net.Listen("tcp", s.config.addr)
 	if err != nil {
 		return fmt.Errorf("HOST and PORT: %w", err)
+	}
+	addr := listener.Addr().String()
+	if service.Listener != nil {
+		if listener, err = service.Listener(listener); err != nil {
+			return err
+		}
 	}
 	closeDebug, err := s.listenDebug()
 	if err != nil {
@@ -42,8 +49,11 @@ func run(ctx context.Context, getenv func(string) string, stdout io.Writer, serv
 	srv := s.httpServer()
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(listener) }()
-	addr := listener.Addr().String()
-	s.log.Info("listening", "addr", addr, "url", "http://"+addr, "name", service.Name)
+	scheme := "http"
+	if service.Secure {
+		scheme = "https"
+	}
+	s.log.Info("listening", "addr", addr, "url", scheme+"://"+addr, "name", service.Name)
 	select {
 	case err = <-failed:
 		err = fmt.Errorf("serve: accept: %w", err)

@@ -16,7 +16,8 @@
 //
 // A test calls New in place of Run and hands the Server to httptest.NewServer, with Env over a map as its environment.
 //
-// The shell answers GET /health, /ready, /metrics and /openapi.yaml by itself. Without AUTH_URL it is in open development
+// The shell answers GET /health, /ready, /metrics, /openapi.yaml and /whoami by itself. With AUTH_URL it verifies the callers' bearer
+// tokens in the process, with the keys and the revocations that it gets from there. Without AUTH_URL it is in open development
 // mode: it listens on loopback only, believes the X-User header, and refuses requests whose Host is not a loopback name,
 // so that no web page can reach it through a name of its own.
 package serve
@@ -27,12 +28,16 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"dongne/internal/token"
+	"dongne/internal/verify"
 )
 
 // Handler answers one request or returns why it cannot: a *Error goes to the client as it is, an error from reading the
@@ -47,15 +52,24 @@ type Service struct {
 	Routes  map[string]Handler          // ServeMux pattern → handler: the whole surface but the shell's own routes
 	Streams []string                    // those patterns whose answers are streams: no time-outs, a limit of their own
 	Quiet   []string                    // those patterns whose successes are logged at debug level: machines call them all the time
+	Strict  []string                    // those patterns that are refused while it is not known which tokens were revoked of late
 	Metrics func(w io.Writer)           // optional: more lines in Prometheus text
 	Ready   func(context.Context) error // optional: why the service is not ready yet; the text is public
+
+	// Guard is optional: what the service has against a request before any route sees it. It may change the request.
+	Guard func(w http.ResponseWriter, r *http.Request) error
+	// Listener is optional: what stands between the network and net/http.
+	Listener func(net.Listener) (net.Listener, error)
+	Secure   bool // Listener speaks TLS
+	// Verifier is optional: who verifies tokens, where AUTH_URL cannot say it.
+	Verifier Verifier
 
 	// Refusals say what the engine's own errors are over HTTP; the first that matches by errors.Is counts.
 	Refusals []Refusal
 }
 
 // ShellRoutes are the patterns that every service has beside its own; sorted.
-var ShellRoutes = []string{"GET /health", "GET /metrics", "GET /openapi.yaml", "GET /ready"}
+var ShellRoutes = []string{"GET /health", "GET /metrics", "GET /openapi.yaml", "GET /ready", "GET /whoami"}
 
 // limits are the shell's limits. They are values of a Server so that tests can wait less long.
 type limits struct {
@@ -89,6 +103,9 @@ var defaultLimits = limits{
 const (
 	shellRequestsMax = 64              // concurrent requests to the shell's own routes, so that they answer under overload
 	overloadRetry    = 1 * time.Second // the Retry-After of an overloaded service
+
+	// revocationsAgeMax is how old the knowledge of revoked tokens may be for a strict route.
+	revocationsAgeMax = 10 * time.Second
 )
 
 // Server is a service's complete handler, for net/http and for httptest.NewServer.
@@ -101,7 +118,8 @@ type Server struct {
 	crossOrigin http.CrossOriginProtection
 	routes      []*route // sorted by pattern; unmatched last
 	unmatched   *route
-	identify    identifier
+	verifier    Verifier  // nil: open development mode
+	stop        func()    // ends the verifier of our own
 	spans       *exporter // nil: off
 	started     time.Time
 	now         func() time.Time
@@ -122,6 +140,7 @@ type route struct {
 	handler Handler
 	stream  bool
 	quiet   bool
+	strict  bool
 	gate    *gate
 	metrics routeMetrics
 }
@@ -136,13 +155,14 @@ func New(ctx context.Context, getenv func(string) string, stdout io.Writer, serv
 	context.AfterFunc(ctx, func() {
 		s.stopping.Store(true)
 		s.drain()
+		s.stop()
 		s.spans.close(context.Background())
 	})
 	return s, nil
 }
 
 func newServer(getenv func(string) string, stdout io.Writer, service Service, lim limits) (*Server, error) {
-	c, err := readConfig(getenv)
+	c, err := readConfig(getenv, service.Verifier == nil)
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +171,7 @@ func newServer(getenv func(string) string, stdout io.Writer, service Service, li
 		return nil, err
 	}
 	s := &Server{
-		service: service, limits: lim, config: c, log: log, identify: openIdentity,
+		service: service, limits: lim, config: c, log: log, verifier: service.Verifier, stop: func() {},
 		now: time.Now, random: rand.Uint64,
 	}
 	s.started = s.now()
@@ -164,7 +184,14 @@ func newServer(getenv func(string) string, stdout io.Writer, service Service, li
 	if c.otlp != nil {
 		s.spans = startExporter(c.otlp, service.Name)
 	}
-	log.Warn("open development mode: every caller is believed to be who the X-User header says; loopback only")
+	switch {
+	case s.verifier != nil:
+	case c.auth != nil:
+		v := verify.Start(context.Background(), verify.HTTP(c.auth, Transport(&http.Transport{})), verify.Options{Audience: Audience})
+		s.verifier, s.stop = v, v.Close
+	default:
+		log.Warn("open development mode: every caller is believed to be who the X-User header says; loopback only")
+	}
 	return s, nil
 }
 
@@ -177,6 +204,7 @@ func (s *Server) addRoutes() (err error) {
 	}()
 	shell := map[string]Handler{
 		"GET /health": s.health, "GET /ready": s.ready, "GET /metrics": s.metrics, "GET /openapi.yaml": s.openAPI,
+		"GET /whoami": s.whoami,
 	}
 	for pattern, handler := range shell {
 		s.add(&route{pattern: pattern, handler: handler, gate: &s.shell})
@@ -184,9 +212,9 @@ func (s *Server) addRoutes() (err error) {
 	for pattern, handler := range s.service.Routes {
 		stream := slices.Contains(s.service.Streams, pattern)
 		s.add(&route{pattern: pattern, handler: refusing(handler, s.service.Refusals), stream: stream,
-			quiet: slices.Contains(s.service.Quiet, pattern), gate: &s.requests})
+			quiet: slices.Contains(s.service.Quiet, pattern), strict: slices.Contains(s.service.Strict, pattern), gate: &s.requests})
 	}
-	for _, pattern := range slices.Concat(s.service.Streams, s.service.Quiet) {
+	for _, pattern := range slices.Concat(s.service.Streams, s.service.Quiet, s.service.Strict) {
 		if s.service.Routes[pattern] == nil {
 			return fmt.Errorf("serve: %q of %s is not a route", pattern, s.service.Name)
 		}
@@ -205,13 +233,43 @@ func (s *Server) add(r *route) {
 	s.mux.HandleFunc(r.pattern, func(w http.ResponseWriter, req *http.Request) { w.(*exchange).run(r, req) })
 }
 
-// Draining returns a channel that closes when the service begins to shut down. A streaming handler ends with a last event
-// then: the shutdown waits for it. Outside of a request the channel is nil and never closes.
+// Audience is what access tokens for our services are made out to.
+const Audience = "dongne"
+
+// Draining returns a channel that closes when the service begins to shut down, and when the token of the request's Caller
+// ends or is revoked. A streaming handler ends with a last event then: the shutdown waits for it. Outside of a request the
+// channel is nil and never closes.
 func Draining(ctx context.Context) <-chan struct{} {
-	if x := exchangeOf(ctx); x != nil {
+	x := exchangeOf(ctx)
+	switch {
+	case x == nil:
+		return nil
+	case x.caller.Claims == nil:
 		return x.server.draining.Done()
+	case x.life == nil:
+		x.life = newLife(x.server, x.caller.Claims)
 	}
-	return nil
+	return x.life.Done()
+}
+
+// life is the time for which a stream may last whose caller has a token.
+type life struct {
+	context.Context
+	end func()
+}
+
+func newLife(s *Server, claims *token.Claims) *life {
+	ctx, cancel := context.WithDeadline(s.draining, claims.Expires)
+	ended, stop := s.verifier.Watch(claims)
+	go func() {
+		select {
+		case <-ended:
+			cancel()
+		case <-ctx.Done():
+		}
+		stop()
+	}()
+	return &life{ctx, cancel}
 }
 
 // gate counts what is inside and lets no more than max in.
