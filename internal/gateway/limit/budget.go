@@ -11,11 +11,11 @@ const budgetSlots = 10
 
 // A Budget bounds retries to a part of the requests, so that a service that
 // fails under its load is not given more of it ("retry budget", Google's "Site
-// Reliability Engineering", chapter 21). Within the window there are never more
-// retries than the part of the requests plus the floor, which lets a quiet
-// service be tried again at all. The window slides in ten steps: it is the
-// current step and the nine before. It is safe for concurrent use and allocates
-// nothing.
+// Reliability Engineering", chapter 21). A retry is granted only if with it there
+// are in the window no more retries than the part of the requests plus the
+// floor, which lets a quiet service be tried again at all. The window slides in
+// ten steps: it is the current step and the nine before. It is safe for
+// concurrent use and allocates nothing.
 type Budget struct {
 	percent int64
 	floor   int64 // retries in a window whatever the requests

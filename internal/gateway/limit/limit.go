@@ -26,9 +26,9 @@
 // All policies share one table of fixed size, 16 bytes an entry (Limiter.Bytes
 // has the sum): a key has two sets of 4 entries, a cache line each, in which it
 // may lie. A key whose allowance is whole again, at the latest Burst intervals
-// after its last request, is worth nothing and its entry is free. If all 8 are in use, the
-// entry whose allowance is the fullest in proportion to its burst goes, and the
-// newcomer starts afresh. So a flood of new keys, which have used one request
+// after its last request, is worth nothing and its entry is free. If all 8 are in
+// use, the entry whose allowance is the fullest in proportion to its burst goes,
+// and the newcomer starts afresh. So a flood of new keys, which have used one request
 // each, pushes out its own kind: a key that is refused stays refused unless 7
 // others that share its sets have also used all they had, and which keys those
 // are cannot be known from outside, since the place comes from a hash under the
@@ -214,6 +214,7 @@ func (l *Limiter) Policy(i int) Policy { return l.rules[i].Policy }
 func (l *Limiter) Take(now time.Time, asks []Ask, results []Result) bool {
 	var places [AsksMax]place
 	l.locate(asks, &places)
+	results = results[:len(asks)] // panics here, if it does, and not under a lock
 	at := max(0, int64(now.Sub(l.start)))
 
 	var held [AsksMax]uint8

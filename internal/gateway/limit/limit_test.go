@@ -430,6 +430,17 @@ func TestMisuse(t *testing.T) {
 			l.Take(epoch, asks, make([]Result, len(asks)))
 		}()
 	}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("too few results: no panic")
+			}
+		}()
+		l.Take(epoch, []Ask{{0, 1}, {1, 1}}, make([]Result, 1))
+	}()
+	if got := l.Take1(epoch, 1, 1); got.Remaining != 1 { // which would hang if a lock were still held
+		t.Errorf("after a panic: %+v, want 1 remaining of 2", got)
+	}
 	if got := l.Take(epoch, nil, nil); !got {
 		t.Error("a request that asks no policy is refused")
 	}
