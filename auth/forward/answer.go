@@ -102,7 +102,9 @@ func Deny(d Dialect, h http.Header, denial *Denial) (status int) {
 func challenge(denial *Denial) string {
 	var b strings.Builder
 	b.WriteString(`Bearer realm="dongne"`)
-	for _, parameter := range [][2]string{{"error", denial.Code}, {"error_description", denial.Detail}, {"scope", denial.Scope}} {
+	for _, parameter := range [][2]string{
+		{"error", denial.Code}, {"error_description", denial.Detail}, {"scope", denial.Scope},
+	} {
 		if denial.Code != "" && parameter[1] != "" { // who brought no credentials is told nothing more
 			b.WriteString(", " + parameter[0] + `="` + quotable(parameter[1]) + `"`)
 		}

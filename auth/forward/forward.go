@@ -45,15 +45,18 @@
 // # Caddy
 //
 //	example.com {
-//	    request_header -X-Auth-Request-*
-//	    forward_auth 127.0.0.1:8081 {
-//	        uri /authz/caddy
-//	        copy_headers X-Auth-Request-User X-Auth-Request-Email X-Auth-Request-Groups
+//	    route {
+//	        request_header -X-Auth-Request-*
+//	        forward_auth 127.0.0.1:8081 {
+//	            uri /authz/caddy
+//	            copy_headers X-Auth-Request-User X-Auth-Request-Email X-Auth-Request-Groups
+//	        }
+//	        reverse_proxy 127.0.0.1:8082
 //	    }
-//	    reverse_proxy 127.0.0.1:8082
 //	}
 //
-// The first line matters: some versions of Caddy leave a client's header in place when the answer's is empty.
+// The header is removed because some versions of Caddy leave a client's in place when the answer's is empty; the route
+// is there because Caddy would otherwise remove it after the answer was copied.
 //
 // # Traefik
 //
@@ -217,7 +220,8 @@ func (q *Question) forwarded(h http.Header) (target string, err error) {
 		name string
 		into *string
 	}{
-		{"X-Forwarded-Method", &q.Method}, {"X-Forwarded-Proto", &q.Scheme}, {"X-Forwarded-Host", &q.Host}, {"X-Forwarded-Uri", &target},
+		{"X-Forwarded-Method", &q.Method}, {"X-Forwarded-Proto", &q.Scheme},
+		{"X-Forwarded-Host", &q.Host}, {"X-Forwarded-Uri", &target},
 	} {
 		if *field.into, err = one(h, field.name); err != nil {
 			return "", err

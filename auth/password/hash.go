@@ -96,8 +96,8 @@ func New(c Config) (*Hasher, error) {
 	}
 	for id, secret := range c.Peppers {
 		if !validPepperID(id) || len(secret) < PepperBytesMin {
-			return nil, fmt.Errorf("password: Peppers: %q: want an id of a-z, 0-9, '-' and '_', at most %d bytes, and at least %d bytes of secret",
-				id, pepperIDBytesMax, PepperBytesMin)
+			return nil, fmt.Errorf("password: Peppers: %q: want an id of a-z, 0-9, '-' and '_', at most %d bytes, "+
+				"and at least %d bytes of secret", id, pepperIDBytesMax, PepperBytesMin)
 		}
 		h.peppers[id] = append([]byte(nil), secret...)
 	}
@@ -215,7 +215,8 @@ func parse(stored string) (s hash, ok bool) {
 	s.rounds, errs[0] = strconv.Atoi(rounds)
 	s.salt, errs[1] = base64.RawURLEncoding.DecodeString(parts[1])
 	s.key, errs[2] = base64.RawURLEncoding.DecodeString(parts[2])
-	if errors.Join(errs[:]...) != nil || s.rounds < 1 || s.rounds > RoundsMax || len(s.salt) != saltBytes || len(s.key) != keyBytes {
+	sized := 1 <= s.rounds && s.rounds <= RoundsMax && len(s.salt) == saltBytes && len(s.key) == keyBytes
+	if errors.Join(errs[:]...) != nil || !sized {
 		return hash{}, false
 	}
 	return s, s.String() == stored // one way to write it: no sign, no leading zero, no line break, no stray bits
