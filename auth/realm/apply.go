@@ -54,7 +54,8 @@ func (q *Seed) apply(s *State) Result {
 		case s.newcomer(row.User, row.Login) != Done:
 			result.Refused++
 		default:
-			s.add(User{ID: row.User, Login: row.Login, Name: row.Name, Email: row.Email, Password: row.Password, Groups: row.Groups})
+			s.add(User{ID: row.User, Login: row.Login, Name: row.Name, Email: row.Email, Password: row.Password,
+				Groups: row.Groups})
 			result.Added++
 		}
 	}

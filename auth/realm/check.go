@@ -8,13 +8,14 @@ import (
 // Check verifies what must hold after any slot, in time linear in the state, and says what does not:
 //
 //   - logins lead to their users; a short password has a second factor
-//   - a session is of a user; as long as it has not ended it is among his and has a deadline, and he is not disabled; once
-//     it has ended it is revoked, and has no deadline
+//   - a session is of a user; as long as it has not ended it is among his and has a deadline, and he is not disabled;
+//     once it has ended it is revoked, and has no deadline
 //   - revocations and events are numbered without gaps; no revocation is kept shorter than one before it
 //   - each key but the last retires after its successor signs
 //   - sealed successors are kept within Grace
 func (s *State) Check() error {
-	for _, check := range []func() error{s.checkUsers, s.checkSessions, s.checkRevocations, s.checkKeys, s.checkLegacy, s.checkEvents} {
+	for _, check := range []func() error{s.checkUsers, s.checkSessions, s.checkRevocations, s.checkKeys, s.checkLegacy,
+		s.checkEvents} {
 		if err := check(); err != nil {
 			return fmt.Errorf("realm: %w", err)
 		}
@@ -105,8 +106,8 @@ func (s *State) checkRevocations() error {
 		}
 	}
 	if tokens != len(s.revoked) || ended != len(s.sessions)-len(s.due.heap) {
-		return fmt.Errorf("%d tokens and %d sessions revoked, %d and %d are to be", len(s.revoked), len(s.sessions)-len(s.due.heap),
-			tokens, ended)
+		return fmt.Errorf("%d tokens and %d sessions revoked, %d and %d are to be", len(s.revoked),
+			len(s.sessions)-len(s.due.heap), tokens, ended)
 	}
 	return nil
 }

@@ -8,9 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// commandVersion is the first byte of a command, the second its kind; its fields follow as its fields method lists them.
-// Numbers are uvarints in the shortest form; texts and bytes have their length before them, lists their number. So every
-// request has one encoding.
+// commandVersion is the first byte of a command, the second its kind; its fields follow as its fields method lists
+// them. Numbers are uvarints in the shortest form; texts and bytes have their length before them, lists their number.
+// So every request has one encoding.
 const commandVersion = 1
 
 // Encode returns the command for a request. The error names the field that exceeds its limit, or is not UTF-8.
@@ -40,8 +40,8 @@ func Decode(command []byte) (Request, error) {
 	return q, nil
 }
 
-// coder writes or reads fields, so that one list of them serves both ways. After the first error it does nothing; what was
-// read by then is of no use.
+// coder writes or reads fields, so that one list of them serves both ways. After the first error it does nothing; what
+// was read by then is of no use.
 type coder struct {
 	out     []byte // what was written
 	in      []byte // what is read,

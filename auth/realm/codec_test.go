@@ -30,7 +30,8 @@ func filled(v reflect.Value, rng *rand.Rand) {
 			filled(v.Index(i), rng)
 		}
 	case reflect.String:
-		v.SetString(strings.Repeat(pick(func(_ string, n int) int { return rng.IntN(n) }, "", "a", "동", "\x00", "Z9"), 1+rng.IntN(5)))
+		v.SetString(strings.Repeat(pick(func(_ string, n int) int { return rng.IntN(n) }, "", "a", "동", "\x00", "Z9"),
+			1+rng.IntN(5)))
 	case reflect.Bool:
 		v.SetBool(true)
 	case reflect.Int64:
@@ -92,8 +93,9 @@ func TestEncodeLimits(t *testing.T) {
 		"agent":    {&LogIn{Opening: Opening{Agent: long(AgentBytesMax)}}, &Refresh{Agent: long(AgentBytesMax + 1)}},
 		"sealed":   {&Refresh{Sealed: make([]byte, SecretBytesMax)}, &Refresh{Sealed: make([]byte, SecretBytesMax+1)}},
 		"groups":   {&SetGroups{Groups: make([]string, GroupsMax)}, &SetGroups{Groups: make([]string, GroupsMax+1)}},
-		"tokens":   {&ImportLegacy{Tokens: make([]LegacyToken, RowsMax)}, &ImportLegacy{Tokens: make([]LegacyToken, RowsMax+1)}},
-		"detail":   {&Note{Detail: long(DetailBytesMax)}, &Note{Detail: "\xff"}},
+		"tokens": {&ImportLegacy{Tokens: make([]LegacyToken, RowsMax)},
+			&ImportLegacy{Tokens: make([]LegacyToken, RowsMax+1)}},
+		"detail": {&Note{Detail: long(DetailBytesMax)}, &Note{Detail: "\xff"}},
 	} {
 		if command, err := Encode(c.at); err != nil {
 			t.Errorf("Encode of %s at its limit: %v", name, err)
@@ -146,8 +148,8 @@ func TestDecodeJunk(t *testing.T) {
 	}
 }
 
-// FuzzDecode never panics; what it reads has one encoding; and whatever it reads can be applied, to a state that is sound
-// afterwards.
+// FuzzDecode never panics; what it reads has one encoding; and whatever it reads can be applied, to a state that is
+// sound afterwards.
 func FuzzDecode(f *testing.F) {
 	rng := rand.New(rand.NewPCG(2, 1))
 	for k := kind(1); k < kinds; k++ {
@@ -207,14 +209,17 @@ func busy(t testing.TB) *State {
 	}
 	s := h.state
 	for _, q := range []Request{
-		&Seed{Users: []SeedUser{{User: "ana", Login: "ana", Name: "아나", Email: "e@x", Password: "p", Groups: []string{"a", "b"}}}},
-		&AddTOTP{User: "ana", Secret: []byte{1}}, &ConfirmTOTP{User: "ana", Secret: []byte{1}, Step: 5, Recovery: []Hash{{1}, {2}}},
-		&LogIn{User: "ana", Checked: 2, Step: 6, Opening: opens("kept")}, &LogIn{User: "ana", Checked: 2, Step: 7, Opening: opens("ended")},
+		&Seed{Users: []SeedUser{{"ana", "ana", "아나", "e@x", "p", []string{"a", "b"}}}},
+		&AddTOTP{User: "ana", Secret: []byte{1}},
+		&ConfirmTOTP{User: "ana", Secret: []byte{1}, Step: 5, Recovery: []Hash{{1}, {2}}},
+		&LogIn{User: "ana", Checked: 2, Step: 6, Opening: opens("kept")},
+		&LogIn{User: "ana", Checked: 2, Step: 7, Opening: opens("ended")},
 		&Refresh{Session: opens("kept").Session, Generation: 1, Token: opens("kept").Token, Next: Hash{3}, Sealed: []byte{4}},
 		&EndSession{Session: opens("ended").Session, By: "ana"}, &RevokeToken{ID: TokenID{5}, Expires: s.now + minute},
 		&AddKey{ID: "k", Alg: "ES256", Public: []byte{6}, Sealed: []byte{7}}, &AddKey{ID: "l", Cache: 9},
 		&ImportLegacy{Tokens: []LegacyToken{{Hash: Hash{8}, User: "ana", Expires: s.now + day}}},
-		&ExchangeLegacy{Hash: Hash{8}, Sealed: []byte{9}, Opening: opens("legacy")}, &SetStage{Route: "chat", Stage: StageDual},
+		&ExchangeLegacy{Hash: Hash{8}, Sealed: []byte{9}, Opening: opens("legacy")},
+		&SetStage{Route: "chat", Stage: StageDual},
 	} {
 		if result := s.Apply(h.at, q); result.Code != Done {
 			t.Fatalf("%T%+v: %v", q, q, result.Code)
@@ -275,7 +280,7 @@ func restoreForged(t testing.TB, body []byte) bool {
 	t.Helper()
 	body = body[:max(0, len(body)-checksumBytes)]
 	s := newTestState()
-	if s.Restore(binaryAppend(body)) != nil {
+	if s.Restore(sealedUp(body)) != nil {
 		return false
 	}
 	if err := s.Check(); err != nil {
@@ -287,8 +292,8 @@ func restoreForged(t testing.TB, body []byte) bool {
 	return true
 }
 
-// binaryAppend returns a snapshot of these rows with its checksum.
-func binaryAppend(body []byte) []byte {
+// sealedUp returns a snapshot of these rows with its checksum.
+func sealedUp(body []byte) []byte {
 	sum := checksum(body)
 	return append(slices.Clone(body), byte(sum), byte(sum>>8), byte(sum>>16), byte(sum>>24))
 }
@@ -314,12 +319,14 @@ func TestIDs(t *testing.T) {
 		generation := rapid.Uint32().Draw(t, "generation")
 		token := MakeToken(FamilyKey{1}, b, generation, [16]byte{3})
 		got, ok := ParseToken(token.String())
-		if !ok || got != token || got.Session() != b || got.Generation() != generation || got.Hash() != HashOf(token.String()) {
+		if !ok || got != token || got.Session() != b || got.Generation() != generation ||
+			got.Hash() != HashOf(token.String()) {
 			t.Fatalf("ParseToken(%v) = %v, %v", token, got, ok)
 		}
 	})
 	good := SessionID{9}.String()
-	for _, text := range []string{"", "s_", good[2:], good + "A", good[:23], good[:23] + "B", good[:22] + "\n" + good[23:], "S_" + good[2:],
+	for _, text := range []string{"", "s_", good[2:], good + "A", good[:23], good[:23] + "B", good[:22] + "\n" + good[23:],
+		"S_" + good[2:],
 		good[:22] + "=" + good[23:], good[:20] + "\r\n" + good[22:], good[:10] + "+" + good[11:]} {
 		if id, ok := ParseSession(text); ok {
 			t.Errorf("ParseSession(%q) = %v", text, id)

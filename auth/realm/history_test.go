@@ -118,14 +118,15 @@ func (h *history) run(requests int) error {
 
 // opening is what histories begin with.
 var opening = []Request{
-	&Seed{Users: []SeedUser{{User: "u0", Login: "l0", Password: "p0"}, {User: "u1", Login: "l1", Password: "p1", Groups: []string{"admin"}}}},
+	&Seed{Users: []SeedUser{{User: "u0", Login: "l0", Password: "p0"},
+		{User: "u1", Login: "l1", Password: "p1", Groups: []string{"admin"}}}},
 	&AddKey{ID: "k0", Alg: "ES256", Public: []byte{1}, Sealed: []byte{2}},
 }
 
 // pause lets time pass before the next request.
 func (h *history) pause() {
-	ms := pick(h.roll, "pause", 0, 0, 0, 1, second, second, second, 3*second, 10*second-1, 10*second, minute, 5*minute, 6*minute,
-		6*minute+1, 60*minute)
+	ms := pick(h.roll, "pause", 0, 0, 0, 1, second, second, second, 3*second, 10*second-1, 10*second, minute, 5*minute,
+		6*minute, 6*minute+1, 60*minute)
 	if h.roll("long pause", 12) == 0 {
 		ms = pick(h.roll, "pause", day-1, day, 10*day, 30*day-1, 30*day, 180*day)
 	}
@@ -237,7 +238,8 @@ func (h *history) compareRevocations() error {
 	}
 	got, seq, wasReset := s.Revocations(after)
 	if !slices.Equal(got, want) || seq != uint64(len(m.revoked)) || wasReset != reset {
-		return fmt.Errorf("Revocations(%d) = %v, %d, %v, want %v, %d, %v", after, got, seq, wasReset, want, len(m.revoked), reset)
+		return fmt.Errorf("Revocations(%d) = %v, %d, %v, want %v, %d, %v", after, got, seq, wasReset, want, len(m.revoked),
+			reset)
 	}
 	for _, r := range m.revoked {
 		if r.Kind == RevokedToken && s.RevokedToken(r.ID) != m.tokenRevoked(r.ID) {
@@ -376,8 +378,9 @@ func (h *history) checked(user string, zero bool) uint32 {
 }
 
 func (h *history) opening() Opening {
-	o := Opening{Session: h.fresh(), Key: h.fresh(), Token: h.freshHash(), Client: pick(h.roll, "client", "", "web", "app"),
-		Scope: pick(h.roll, "scope", "", "chat pay"), Agent: pick(h.roll, "agent", "", "curl"), Address: h.address()}
+	o := Opening{Session: h.fresh(), Key: h.fresh(), Token: h.freshHash(),
+		Client: pick(h.roll, "client", "", "web", "app"),
+		Scope:  pick(h.roll, "scope", "", "chat pay"), Agent: pick(h.roll, "agent", "", "curl"), Address: h.address()}
 	if len(h.model.sessions) > 0 && h.rarely() {
 		x := pick(h.roll, "session", h.model.sessions...)
 		if h.model.known(x) { // ids are drawn anew, but for a request that comes again
@@ -419,14 +422,15 @@ func (h *history) request() Request {
 		return h.logIn()
 	case n < 20:
 		x := h.session()
-		return &EndSession{Session: x.ID, Any: h.roll("any", 2) == 0, By: pick(h.roll, "by", x.User, x.User, "u9"), Address: h.address()}
+		return &EndSession{Session: x.ID, Any: h.roll("any", 2) == 0, By: pick(h.roll, "by", x.User, x.User, "u9"),
+			Address: h.address()}
 	case n < 22:
 		id := TokenID(h.fresh())
 		if len(h.model.revoked) > 0 && h.rarely() {
 			id = h.model.revoked[h.roll("revoked", len(h.model.revoked))].ID
 		}
-		return &RevokeToken{ID: id, Expires: h.model.now + pick(h.roll, "expires", 5*minute, minute, 0, -minute, 61*minute, 10*minute),
-			User: h.user(), By: "admin", Address: h.address()}
+		ahead := pick(h.roll, "expires", 5*minute, minute, 0, -minute, 61*minute, 10*minute)
+		return &RevokeToken{ID: id, Expires: h.model.now + ahead, User: h.user(), By: "admin", Address: h.address()}
 	case n < 27:
 		return h.migration()
 	case n < 32:
@@ -440,7 +444,8 @@ func (h *history) refresh() Request {
 	last := len(x.tokens) - 1
 	which := pick(h.roll, "token", last, last, last, last, last-1, last-1, last-2, 0)
 	which = max(0, which)
-	q := &Refresh{Session: x.ID, Generation: uint32(which + 1), Token: x.tokens[which].hash, Next: h.freshHash(), Agent: pick(h.roll, "agent", "", "wget"),
+	q := &Refresh{Session: x.ID, Generation: uint32(which + 1), Token: x.tokens[which].hash, Next: h.freshHash(),
+		Agent:   pick(h.roll, "agent", "", "wget"),
 		Address: h.address()}
 	sealed := h.fresh()
 	q.Sealed = sealed[:]
@@ -455,7 +460,8 @@ func (h *history) refresh() Request {
 
 func (h *history) logIn() Request {
 	user := h.user()
-	q := &LogIn{User: user, Checked: h.checked(user, false), Opening: h.opening(), Rehash: pick(h.roll, "rehash", "", "", "again")}
+	q := &LogIn{User: user, Checked: h.checked(user, false), Opening: h.opening(),
+		Rehash: pick(h.roll, "rehash", "", "", "again")}
 	u := h.model.user(user)
 	if u == nil || u.TOTP.Secret == nil {
 		return q
@@ -481,7 +487,8 @@ func (h *history) migration() Request {
 		return &ImportLegacy{By: "admin", Tokens: []LegacyToken{{legacyHash(n), h.user(), expires, h.rarely()},
 			{legacyHash((n + 1) % legacyPool), h.user(), expires, false}}}
 	case 2:
-		return &RevokeLegacy{Hash: legacyHash(n), Expires: pick(h.roll, "expires", 0, expires), By: "admin", Address: h.address()}
+		return &RevokeLegacy{Hash: legacyHash(n), Expires: pick(h.roll, "expires", 0, expires), By: "admin",
+			Address: h.address()}
 	case 3:
 		return &SetStage{Route: pick(h.roll, "route", routePool...), Stage: Stage(h.roll("stage", int(stages))), By: "admin"}
 	}
@@ -499,7 +506,8 @@ func (h *history) factor() Request {
 		secret := h.fresh()
 		return &AddTOTP{User: user, Checked: h.checked(user, true), Secret: secret[:], By: user, Address: h.address()}
 	default:
-		q := &ConfirmTOTP{User: user, Secret: u.TOTP.Pending, Step: uint64(1 + h.roll("step", 5)), By: user, Address: h.address()}
+		q := &ConfirmTOTP{User: user, Secret: u.TOTP.Pending, Step: uint64(1 + h.roll("step", 5)), By: user,
+			Address: h.address()}
 		if h.rarely() {
 			q.Secret = []byte("another")
 		}
@@ -519,11 +527,13 @@ func (h *history) change() Request {
 	password := fmt.Sprintf("p%d", h.roll("password", 100))
 	switch h.roll("change", 12) {
 	case 0, 1:
-		return &SignUp{User: user, Login: "l" + strconv.Itoa(h.roll("login", 4)), Name: "이름", Email: "e@x", Password: password, Short: h.rarely(), By: by, Address: address}
+		return &SignUp{User: user, Login: "l" + strconv.Itoa(h.roll("login", 4)), Name: "이름", Email: "e@x",
+			Password: password, Short: h.rarely(), By: by, Address: address}
 	case 2:
 		return &EndSessions{User: user, Keep: keep, By: by, Address: address}
 	case 3, 4:
-		return &SetPassword{User: user, Checked: h.checked(user, true), Password: password, Short: h.roll("short", 3) == 0, Keep: keep, By: by, Address: address}
+		return &SetPassword{User: user, Checked: h.checked(user, true), Password: password, Short: h.roll("short", 3) == 0,
+			Keep: keep, By: by, Address: address}
 	case 5:
 		return &Rehash{User: user, Checked: h.checked(user, true), Password: password}
 	case 6:
@@ -531,9 +541,11 @@ func (h *history) change() Request {
 	case 7, 8:
 		return &SetDisabled{User: user, By: by, Address: address}
 	case 9:
-		return &SetGroups{User: user, Groups: pick(h.roll, "groups", nil, []string{"a"}, []string{"admin", "b"}), By: by, Address: address}
+		return &SetGroups{User: user, Groups: pick(h.roll, "groups", nil, []string{"a"}, []string{"admin", "b"}), By: by,
+			Address: address}
 	case 10:
-		return &AddKey{ID: fmt.Sprint("k", h.roll("key", 40)), Alg: "ES256", Public: []byte{1}, Cache: pick(h.roll, "cache", 0, minute, 10*minute), By: by}
+		return &AddKey{ID: fmt.Sprint("k", h.roll("key", 40)), Alg: "ES256", Public: []byte{1},
+			Cache: pick(h.roll, "cache", 0, minute, 10*minute), By: by}
 	}
 	return &Note{Kind: "log-in-failed", User: user, Address: address, Detail: "비밀번호"}
 }

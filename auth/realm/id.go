@@ -105,8 +105,8 @@ func (t Token) Hash() Hash { return HashOf(t.String()) }
 // String returns the token as clients have it.
 func (t Token) String() string { return refreshPrefix + base64.RawURLEncoding.EncodeToString(t[:]) }
 
-// NormalLogin returns a login as it is kept and looked up: lower case. The error says what is wrong with it: it has 1 to
-// LoginBytesMax ASCII letters, digits, and characters of ".-_+@", so that no two look alike.
+// NormalLogin returns a login as it is kept and looked up: lower case. The error says what is wrong with it: it has 1
+// to LoginBytesMax ASCII letters, digits, and characters of ".-_+@", so that no two look alike.
 func NormalLogin(login string) (string, error) {
 	normal := strings.Map(func(c rune) rune {
 		if 'A' <= c && c <= 'Z' {

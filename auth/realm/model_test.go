@@ -6,7 +6,8 @@ import (
 	"strconv"
 )
 
-// model is a realm as its documentation reads: lists that are searched, and nothing forgotten but by looking at the time.
+// model is a realm as its documentation reads: lists that are searched, and nothing forgotten but by looking at the
+// time.
 type model struct {
 	now      int64
 	requests int
@@ -236,7 +237,8 @@ func (m *model) seed(q *Seed) (result Result) {
 
 // about is a result of a session.
 func (m *model) about(c Code, x *modelSession) Result {
-	return Result{Code: c, User: x.User, Session: x.ID, Generation: uint32(len(x.tokens)), Scope: x.Scope, Groups: m.user(x.User).Groups}
+	return Result{Code: c, User: x.User, Session: x.ID, Generation: uint32(len(x.tokens)), Scope: x.Scope,
+		Groups: m.user(x.User).Groups}
 }
 
 func (m *model) logIn(q *LogIn) Result {
@@ -298,8 +300,8 @@ func (m *model) open(u *modelUser, o *Opening, sealed []byte) (x *modelSession, 
 		m.end(oldest, "limit", u.ID, o.Address)
 		ended = 1
 	}
-	x = &modelSession{Session: Session{ID: o.Session, User: u.ID, Client: o.Client, Scope: o.Scope, Agent: o.Agent, Address: o.Address,
-		Key: o.Key, Created: m.now, Used: m.now, Expires: m.now + 30*day, End: m.now + 180*day},
+	x = &modelSession{Session: Session{ID: o.Session, User: u.ID, Client: o.Client, Scope: o.Scope, Agent: o.Agent,
+		Address: o.Address, Key: o.Key, Created: m.now, Used: m.now, Expires: m.now + 30*day, End: m.now + 180*day},
 		tokens: []modelToken{{o.Token, sealed}}, rotated: []int64{m.now}}
 	m.sessions = append(m.sessions, x)
 	return x, ended
@@ -436,7 +438,8 @@ func (m *model) change(q Request) Result {
 			return refused(Same)
 		}
 		u.Disabled = q.Disabled
-		m.note(map[bool]string{true: "user-disabled", false: "user-enabled"}[q.Disabled], u.ID, q.By, SessionID{}, q.Address, "")
+		kind := map[bool]string{true: "user-disabled", false: "user-enabled"}[q.Disabled]
+		m.note(kind, u.ID, q.By, SessionID{}, q.Address, "")
 		if q.Disabled {
 			result.Ended = m.endAll(u, SessionID{}, "disabled", q.By, q.Address)
 		}
@@ -569,7 +572,8 @@ func (m *model) importLegacy(q *ImportLegacy) (result Result) {
 		m.legacy = append(m.legacy, &modelLegacy{LegacyToken: row, known: m.requests})
 		result.Added++
 	}
-	m.note("legacy-imported", "", q.By, SessionID{}, "", fmt.Sprintf("%d added, %d kept, %d refused", result.Added, result.Kept, result.Refused))
+	m.note("legacy-imported", "", q.By, SessionID{}, "",
+		fmt.Sprintf("%d added, %d kept, %d refused", result.Added, result.Kept, result.Refused))
 	return result
 }
 

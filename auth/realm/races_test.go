@@ -13,8 +13,8 @@ import (
 	"dongne/internal/sharedlog"
 )
 
-// race is two nodes over one log, and a few clients that do something about one session of one user at once: slots that are
-// contended, creates whose answer is lost, nodes that die between the commit and the reply.
+// race is two nodes over one log, and a few clients that do something about one session of one user at once: slots that
+// are contended, creates whose answer is lost, nodes that die between the commit and the reply.
 type race struct {
 	rng   *rand.Rand
 	apply applier
@@ -100,8 +100,8 @@ func (r *race) clock() int64 { return startTime*int64(time.Millisecond) + int64(
 func (r *race) start(node int) {
 	r.alive++
 	r.apps[node] = &raceMachine{Machine{New()}, r.apply}
-	r.nodes[node] = sharedlog.NewReplica[*Call, Result](r.apps[node], sharedlog.Config{Writer: sharedlog.Writer{byte(r.alive)},
-		BatchBytesMax: 1 << 16, BatchRequestsMax: 3})
+	r.nodes[node] = sharedlog.NewReplica[*Call, Result](r.apps[node],
+		sharedlog.Config{Writer: sharedlog.Writer{byte(r.alive)}, BatchBytesMax: 1 << 16, BatchRequestsMax: 3})
 }
 
 func (r *race) request(n int) Request {
@@ -204,8 +204,8 @@ func (r *race) ask(op *raceOp) {
 	r.nodes[op.node].Ask(op, call)
 }
 
-// kill ends a node, and starts it anew. Its clients do not know what became of their requests; they ask again, anywhere,
-// with the token that they have.
+// kill ends a node, and starts it anew. Its clients do not know what became of their requests; they ask again,
+// anywhere, with the token that they have.
 func (r *race) kill(node int) {
 	r.start(node)
 	for i, op := range r.ops {
@@ -324,7 +324,8 @@ func (r *race) judge() error {
 	if !explains(start, happened) {
 		text := ""
 		for _, op := range happened {
-			text += fmt.Sprintf("\n  steps %d to %d, at %d, lost %v: %T%+v: %v", op.asked, op.done, op.result.At-startTime, op.lost, op.q, op.q, op.result)
+			text += fmt.Sprintf("\n  steps %d to %d, at %d, lost %v: %T%+v: %v", op.asked, op.done, op.result.At-startTime,
+				op.lost, op.q, op.q, op.result)
 		}
 		return fmt.Errorf("no order explains%s", text)
 	}

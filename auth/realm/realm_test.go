@@ -43,7 +43,8 @@ func opens(name string) Opening {
 // TestRefreshGrace follows a client whose answer was lost, to the millisecond.
 func TestRefreshGrace(t *testing.T) {
 	present := func(generation uint32, token, next string) *Refresh {
-		return &Refresh{Session: opens("one").Session, Generation: generation, Token: HashOf(token), Next: HashOf(next), Sealed: []byte(next)}
+		return &Refresh{Session: opens("one").Session, Generation: generation, Token: HashOf(token), Next: HashOf(next),
+			Sealed: []byte(next)}
 	}
 	begin := func(t *testing.T) story {
 		y := story{t, New()}
@@ -74,7 +75,8 @@ func TestRefreshGrace(t *testing.T) {
 		y.do(11_000, present(1, "one", "other"), Reuse)
 		y.do(11_000, present(2, "two", "three"), SessionEnded)
 		items, seq, reset := y.s.Revocations(0)
-		if len(items) != 1 || seq != 1 || reset || items[0].Text() != opens("one").Session.String() || items[0].Kind.String() != "session" {
+		if len(items) != 1 || seq != 1 || reset || items[0].Text() != opens("one").Session.String() ||
+			items[0].Kind.String() != "session" {
 			t.Errorf("Revocations(0) = %v, %d, %v", items, seq, reset)
 		}
 		if events := y.s.Events(0, Filter{Kind: EventReuse}, 9); len(events) != 1 || events[0].User != "u1" {
@@ -101,7 +103,8 @@ func TestSessionExpires(t *testing.T) {
 	y := story{t, New()}
 	refresh := func(generation int) *Refresh {
 		name := func(n int) string { return "t" + strconv.Itoa(n) }
-		return &Refresh{Session: opens("t1").Session, Generation: uint32(generation), Token: HashOf(name(generation)), Next: HashOf(name(generation + 1)), Sealed: []byte{1}}
+		return &Refresh{Session: opens("t1").Session, Generation: uint32(generation), Token: HashOf(name(generation)),
+			Next: HashOf(name(generation + 1)), Sealed: []byte{1}}
 	}
 	y.do(0, &SignUp{User: "u1", Login: "ana"}, Done)
 	y.do(0, &LogIn{User: "u1", Checked: 1, Opening: opens("t1")}, Done)
@@ -143,8 +146,8 @@ func TestKeys(t *testing.T) {
 	for _, c := range []struct {
 		ms   int64
 		want string
-	}{{-minute, "ab, a signs"}, {day, "ab, a signs"}, {day + 10*minute - 1, "ab, a signs"}, {day + 10*minute, "ab, b signs"},
-		{day + 16*minute - 1, "ab, b signs"}, {day + 16*minute, "b, b signs"}} {
+	}{{-minute, "ab, a signs"}, {day, "ab, a signs"}, {day + 10*minute - 1, "ab, a signs"},
+		{day + 10*minute, "ab, b signs"}, {day + 16*minute - 1, "ab, b signs"}, {day + 16*minute, "b, b signs"}} {
 		if got := ids(c.ms); got != c.want {
 			t.Errorf("at %d: %s, want %s", c.ms, got, c.want)
 		}
@@ -165,7 +168,8 @@ func TestLimits(t *testing.T) {
 	y := story{t, New()}
 	y.s.limits = limits{users: 2, sessions: 4, perUser: 2, keys: 1, revocations: 3, legacy: 1, routes: 1, events: 5}
 	y.do(0, &SignUp{User: "u1", Login: "ana"}, Done)
-	y.do(0, &Seed{Users: []SeedUser{{User: "u2", Login: "bo"}, {User: "u3", Login: "cy"}, {User: "u4", Login: "Not normal"}}}, Done)
+	y.do(0, &Seed{Users: []SeedUser{{User: "u2", Login: "bo"}, {User: "u3", Login: "cy"},
+		{User: "u4", Login: "Not normal"}}}, Done)
 	y.do(0, &SignUp{User: "u3", Login: "cy"}, Full)
 	for n := range 3 {
 		result := y.do(int64(n), &LogIn{User: "u1", Checked: 1, Opening: opens(strconv.Itoa(n))}, Done)
@@ -187,7 +191,7 @@ func TestLimits(t *testing.T) {
 	y.do(10*minute, &SetStage{Route: "pay", Stage: StageDual}, Full)
 	y.do(10*minute, &SetStage{Route: "chat", Stage: StageUnset}, Done)
 	y.do(10*minute, &SetStage{Route: "pay", Stage: StageNew}, Done)
-	tokens := []LegacyToken{{Hash: Hash{1}, User: "u1", Expires: startTime + day}, {Hash: Hash{2}, User: "u1", Expires: startTime + day}}
+	tokens := []LegacyToken{{Hash{1}, "u1", startTime + day, false}, {Hash{2}, "u1", startTime + day, false}}
 	if got := y.do(10*minute, &ImportLegacy{Tokens: tokens}, Done); got.Added != 1 || got.Refused != 1 {
 		t.Errorf("import beyond the limit: %+v", got)
 	}
@@ -201,11 +205,13 @@ func TestLimits(t *testing.T) {
 func TestInvalid(t *testing.T) {
 	y := story{t, started(t)}
 	for _, q := range []Request{
-		&SignUp{User: "", Login: "x"}, &SignUp{User: "a/b", Login: "x"}, &SignUp{User: "..", Login: "x"}, &SignUp{User: "u9", Login: "X"},
-		&SignUp{User: "u9"}, &SignUp{User: "u9", Login: "a b"}, &LogIn{User: "ana", Checked: 1},
-		&LogIn{User: "ana", Checked: 1, Opening: Opening{Session: raceSession, Token: Hash{1}}}, &AddTOTP{User: "ana"}, &AddKey{},
-		&AddKey{ID: "k", Cache: -1}, &AddKey{ID: "k", Cache: 25 * 60 * minute}, &SetStage{Stage: StageNew}, &SetStage{Route: "a b", Stage: StageNew},
-		&SetStage{Route: "a", Stage: stages}, &Note{}, &Note{Kind: "A"}, &Refresh{Session: raceSession, Generation: 3, Token: raceTokens[2]},
+		&SignUp{User: "", Login: "x"}, &SignUp{User: "a/b", Login: "x"}, &SignUp{User: "..", Login: "x"},
+		&SignUp{User: "u9", Login: "X"}, &SignUp{User: "u9"},
+		&SignUp{User: "u9", Login: "a b"}, &LogIn{User: "ana", Checked: 1},
+		&LogIn{User: "ana", Checked: 1, Opening: Opening{Session: raceSession, Token: Hash{1}}}, &AddTOTP{User: "ana"},
+		&AddKey{}, &AddKey{ID: "k", Cache: -1}, &AddKey{ID: "k", Cache: 25 * 60 * minute}, &SetStage{Stage: StageNew},
+		&SetStage{Route: "a b", Stage: StageNew}, &SetStage{Route: "a", Stage: stages}, &Note{}, &Note{Kind: "A"},
+		&Refresh{Session: raceSession, Generation: 3, Token: raceTokens[2]},
 		&RevokeToken{ID: TokenID{1}, Expires: startTime + 2*60*minute},
 	} {
 		y.do(4*second, q, Invalid)
@@ -216,7 +222,8 @@ func TestInvalid(t *testing.T) {
 func TestEventsFilter(t *testing.T) {
 	y := story{t, New()}
 	for n := range 20 {
-		y.do(int64(n), &Note{Kind: pick(func(string, int) int { return n % 2 }, "", "odd", "even"), User: "u" + strconv.Itoa(n%3), By: "u9", Session: SessionID{byte(n % 4)}}, Done)
+		kind := []string{"odd", "even"}[n%2]
+		y.do(int64(n), &Note{Kind: kind, User: "u" + strconv.Itoa(n%3), By: "u9", Session: SessionID{byte(n % 4)}}, Done)
 	}
 	seqs := func(events []Event) (all []uint64) {
 		for _, e := range events {
@@ -300,7 +307,8 @@ func TestTexts(t *testing.T) {
 
 // TestNormalLogin folds ASCII letters, and takes nothing that looks like them.
 func TestNormalLogin(t *testing.T) {
-	for login, want := range map[string]string{"Ana": "ana", "a.b-c_d+e@F9": "a.b-c_d+e@f9", strings.Repeat("A", LoginBytesMax): strings.Repeat("a", LoginBytesMax)} {
+	for login, want := range map[string]string{"Ana": "ana", "a.b-c_d+e@F9": "a.b-c_d+e@f9",
+		strings.Repeat("A", LoginBytesMax): strings.Repeat("a", LoginBytesMax)} {
 		if got, err := NormalLogin(login); err != nil || got != want {
 			t.Errorf("NormalLogin(%q) = %q, %v, want %q", login, got, err, want)
 		}

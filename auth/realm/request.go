@@ -8,8 +8,8 @@ type Request interface {
 	apply(s *State) Result
 }
 
-// SignUp makes a user. Refused: UserExists, LoginTaken, PasswordShort, Full. The same again, while it was not changed, is
-// Same. Result: User.
+// SignUp makes a user. Refused: UserExists, LoginTaken, PasswordShort, Full. The same again, while it was not changed,
+// is Same. Result: User.
 type SignUp struct {
 	User     string // his new id: see ValidUser
 	Login    string // see NormalLogin
@@ -45,8 +45,8 @@ type LogIn struct {
 	Opening
 }
 
-// Refresh presents a genuine refresh token and brings a successor. Done: it was the current one, and Next is now. Same: it
-// was the one before, within Grace; Sealed is the successor that was made then. Refused: Unknown, UserDisabled,
+// Refresh presents a genuine refresh token and brings a successor. Done: it was the current one, and Next is now. Same:
+// it was the one before, within Grace; Sealed is the successor that was made then. Refused: Unknown, UserDisabled,
 // SessionEnded, SessionExpired, Reuse. Result: User, Session, Generation, Scope, Groups; with Reuse also Ended.
 type Refresh struct {
 	Session    SessionID
@@ -58,7 +58,8 @@ type Refresh struct {
 	Address    string // "": as it was
 }
 
-// EndSession ends a session: By's own, or with Any anybody's. Refused: Unknown, SessionEnded. Result: User, Session, Ended.
+// EndSession ends a session: By's own, or with Any anybody's. Refused: Unknown, SessionEnded. Result: User, Session,
+// Ended.
 type EndSession struct {
 	Session SessionID
 	Any     bool
@@ -75,8 +76,8 @@ type EndSessions struct {
 	Address string
 }
 
-// RevokeToken revokes one access token. The same again is Same, as is one that has expired. Refused: Full; Invalid when it
-// expires later than TokenAheadMax.
+// RevokeToken revokes one access token. The same again is Same, as is one that has expired. Refused: Full; Invalid when
+// it expires later than TokenAheadMax.
 type RevokeToken struct {
 	ID      TokenID
 	Expires int64 // its exp, Unix milliseconds
@@ -104,8 +105,8 @@ type Rehash struct {
 	Password string
 }
 
-// SetDisabled disables a user, which ends all his sessions and revokes his tokens of the older system, or enables him. As
-// he is: Same. Refused: UserUnknown. Result: User, Ended.
+// SetDisabled disables a user, which ends all his sessions and revokes his tokens of the older system, or enables him.
+// As he is: Same. Refused: UserUnknown. Result: User, Ended.
 type SetDisabled struct {
 	User     string
 	Disabled bool
@@ -113,8 +114,8 @@ type SetDisabled struct {
 	Address  string
 }
 
-// SetGroups replaces a user's groups. They are in access tokens from the next refresh on; to take a right away at once, end
-// his sessions too. Refused: UserUnknown. Result: User, Groups.
+// SetGroups replaces a user's groups. They are in access tokens from the next refresh on; to take a right away at once,
+// end his sessions too. Refused: UserUnknown. Result: User, Groups.
 type SetGroups struct {
 	User    string
 	Groups  []string
@@ -122,7 +123,8 @@ type SetGroups struct {
 	Address string
 }
 
-// AddTOTP keeps a secret that waits to be confirmed, in place of one that did. Refused: UserUnknown, Stale. Result: User.
+// AddTOTP keeps a secret that waits to be confirmed, in place of one that did. Refused: UserUnknown, Stale. Result:
+// User.
 type AddTOTP struct {
 	User    string
 	Checked uint32 // the user's Version as it was when the password was checked; 0: it was not
@@ -171,15 +173,16 @@ type LegacyToken struct {
 }
 
 // ImportLegacy makes tokens of the older system known. A token that is known stays as it is, but that it may become
-// revoked, or expire later, at most LegacyLifeMax ahead. Result: Added; Kept: known, or expired; Refused: of unknown users, or beyond LegacyMax.
+// revoked, or expire later, at most LegacyLifeMax ahead. Result: Added; Kept: known, or expired; Refused: of unknown
+// users, or beyond LegacyMax.
 type ImportLegacy struct {
 	Tokens []LegacyToken // at most RowsMax
 	By     string
 }
 
-// RevokeLegacy revokes a token of the older system. One that is unknown is remembered as revoked until Expires, in case it
-// is imported later (so Expires must not be before the token's own); without Expires it is refused: LegacyUnknown. Revoked before: Same. A session that it was exchanged
-// for stays. Refused: Full. Result: User.
+// RevokeLegacy revokes a token of the older system. One that is unknown is remembered as revoked until Expires, in case
+// it is imported later (so Expires must not be before the token's own); without Expires it is refused: LegacyUnknown.
+// Revoked before: Same. A session that it was exchanged for stays. Refused: Full. Result: User.
 type RevokeLegacy struct {
 	Hash    Hash
 	Expires int64 // Unix milliseconds; 0: it must be known
@@ -257,13 +260,49 @@ const (
 
 // blank returns a request of a kind to read into; nil: there is no such kind.
 func blank(k kind) Request {
-	all := [kinds]Request{nil, &SignUp{}, &LogIn{}, &Refresh{}, &EndSession{}, &EndSessions{}, &RevokeToken{}, &SetPassword{},
-		&Rehash{}, &SetDisabled{}, &SetGroups{}, &AddTOTP{}, &ConfirmTOTP{}, &RemoveTOTP{}, &AddKey{}, &ImportLegacy{},
-		&RevokeLegacy{}, &ExchangeLegacy{}, &SetStage{}, &Seed{}, &Note{}}
-	if k >= kinds {
-		return nil
+	switch k {
+	case kindSignUp:
+		return &SignUp{}
+	case kindLogIn:
+		return &LogIn{}
+	case kindRefresh:
+		return &Refresh{}
+	case kindEndSession:
+		return &EndSession{}
+	case kindEndSessions:
+		return &EndSessions{}
+	case kindRevokeToken:
+		return &RevokeToken{}
+	case kindSetPassword:
+		return &SetPassword{}
+	case kindRehash:
+		return &Rehash{}
+	case kindSetDisabled:
+		return &SetDisabled{}
+	case kindSetGroups:
+		return &SetGroups{}
+	case kindAddTOTP:
+		return &AddTOTP{}
+	case kindConfirmTOTP:
+		return &ConfirmTOTP{}
+	case kindRemoveTOTP:
+		return &RemoveTOTP{}
+	case kindAddKey:
+		return &AddKey{}
+	case kindImportLegacy:
+		return &ImportLegacy{}
+	case kindRevokeLegacy:
+		return &RevokeLegacy{}
+	case kindExchangeLegacy:
+		return &ExchangeLegacy{}
+	case kindSetStage:
+		return &SetStage{}
+	case kindSeed:
+		return &Seed{}
+	case kindNote:
+		return &Note{}
 	}
-	return all[k]
+	return nil
 }
 
 func (*SignUp) kind() kind         { return kindSignUp }

@@ -103,8 +103,8 @@ func (s *State) opened(u *user, x *session, o *Opening) Result {
 
 // about is a result of a session that is alive.
 func (s *State) about(c Code, x *session) Result {
-	return Result{Code: c, User: x.User, Session: x.ID, Generation: x.Generation, Scope: x.Scope, Groups: s.users[x.User].Groups,
-		Sealed: x.Sealed}
+	return Result{Code: c, User: x.User, Session: x.ID, Generation: x.Generation, Scope: x.Scope,
+		Groups: s.users[x.User].Groups, Sealed: x.Sealed}
 }
 
 // open opens a session, which has room. sealed is its first token, if its client may have to ask again.
@@ -216,8 +216,8 @@ func (s *State) end(x *session, why, by, address string) {
 	s.event(Event{Kind: EventSessionEnded, User: x.User, By: by, Session: x.ID, Address: address, Detail: why})
 }
 
-// endAll ends the sessions of a user but one, oldest first, revokes his tokens of the older system, and returns how many
-// sessions that were.
+// endAll ends the sessions of a user but one, oldest first, revokes his tokens of the older system, and returns how
+// many sessions that were.
 func (s *State) endAll(u *user, keep SessionID, why, by, address string) int {
 	u.cut = s.requests
 	ended := 0
@@ -277,8 +277,9 @@ func (q *RevokeToken) apply(s *State) Result {
 	return Result{User: q.User}
 }
 
-// revoke appends a revocation, which is kept until no token that it is about can count any more. tokenExpires is the latest
-// exp of one, where it is known. Revocations are forgotten in their order, so none is kept shorter than the one before it.
+// revoke appends a revocation, which is kept until no token that it is about can count any more. tokenExpires is the
+// latest exp of one, where it is known. Revocations are forgotten in their order, so none is kept shorter than the one
+// before it.
 func (s *State) revoke(kind RevocationKind, id [16]byte, tokenExpires int64) {
 	expires := max(s.now+AccessLife.Milliseconds(), tokenExpires) + Skew.Milliseconds()
 	if n := len(s.revocations); n > 0 {

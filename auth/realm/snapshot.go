@@ -10,8 +10,8 @@ import (
 )
 
 // The form of a snapshot: "dRM1"; then fields as in a command: slot, time (nanoseconds, milliseconds), requests; users,
-// sessions, keys, revocations, tokens of the older system, stages and events, each with their number before them, sorted
-// by id, by sequence number, keys as they sign; then CRC-32C of all that, little endian.
+// sessions, keys, revocations, tokens of the older system, stages and events, each with their number before them,
+// sorted by id, by sequence number, keys as they sign; then CRC-32C of all that, little endian.
 //
 // Equal states have equal snapshots, so its SHA-256 is the hash of the state.
 const snapshotMagic = "dRM1"
@@ -33,8 +33,8 @@ const (
 
 // Snapshot returns the state's bytes.
 func (s *State) Snapshot() []byte {
-	c := &coder{out: make([]byte, 0, 1024+len(s.users)*userBytesTypical+len(s.sessions)*sessionBytesTypical+len(s.events)*96+
-		len(s.legacy)*96+len(s.revocations)*32)}
+	c := &coder{out: make([]byte, 0, 1024+len(s.users)*userBytesTypical+len(s.sessions)*sessionBytesTypical+
+		len(s.events)*96+len(s.legacy)*96+len(s.revocations)*32)}
 	c.out = append(c.out, snapshotMagic...)
 	s.rows(c)
 	if c.err != nil {
@@ -45,7 +45,8 @@ func (s *State) Snapshot() []byte {
 
 func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
 
-// Restore replaces the state by one that Snapshot wrote. The error says what is wrong with it; the state is then as it was.
+// Restore replaces the state by one that Snapshot wrote. The error says what is wrong with it; the state is then as it
+// was.
 func (s *State) Restore(snapshot []byte) error {
 	if len(snapshot) < snapshotBytesMin || string(snapshot[:len(snapshotMagic)]) != snapshotMagic {
 		return errNotSnapshot

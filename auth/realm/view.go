@@ -166,8 +166,8 @@ func (s *State) Keys(now int64) []Key {
 	return all
 }
 
-// Signing returns the key that signs at a time; false: there are no keys. By a clock behind the log's, it may be that none
-// does yet: then it is the first.
+// Signing returns the key that signs at a time; false: there are no keys. By a clock behind the log's, it may be that
+// none does yet: then it is the first.
 func (s *State) Signing(now int64) (Key, bool) {
 	if len(s.keys) == 0 {
 		return Key{}, false
@@ -181,8 +181,9 @@ func (s *State) Signing(now int64) (Key, bool) {
 	return signing, true
 }
 
-// Revocations returns the revocations after a sequence number, and the number of the newest ever. reset: what was between
-// is no longer known, or never was here: then items are all that there are, and whoever asks must forget the others.
+// Revocations returns the revocations after a sequence number, and the number of the newest ever. reset: what was
+// between is no longer known, or never was here: then items are all that there are, and whoever asks must forget the
+// others.
 func (s *State) Revocations(after uint64) (items []Revocation, seq uint64, reset bool) {
 	n := len(s.revocations)
 	floor := s.seq - uint64(n) // the newest that was forgotten
@@ -245,27 +246,28 @@ type Counts struct {
 // Counts returns how much there is.
 func (s *State) Counts() Counts {
 	alive := len(s.due.heap)
-	return Counts{len(s.users), alive, len(s.sessions) - alive, len(s.keys), len(s.revocations), len(s.legacy), len(s.events)}
+	return Counts{len(s.users), alive, len(s.sessions) - alive, len(s.keys), len(s.revocations), len(s.legacy),
+		len(s.events)}
 }
 
 // Kinds of events, beside those of Note.
 const (
 	EventSignUp          = "sign-up"
 	EventLogIn           = "log-in"
-	EventLogInRefused    = "log-in-refused"   // Detail: the Code
-	EventReuse           = "refresh-reuse"    // Detail: which generation
-	EventSessionEnded    = "session-ended"    // Detail: why
-	EventTokenRevoked    = "token-revoked"    // Detail: its jti
-	EventPassword        = "password-changed" //
-	EventDisabled        = "user-disabled"    //
-	EventEnabled         = "user-enabled"     //
-	EventGroups          = "groups-changed"   // Detail: the groups
-	EventTOTPAdded       = "totp-added"       //
-	EventTOTPConfirmed   = "totp-confirmed"   //
-	EventTOTPRemoved     = "totp-removed"     //
-	EventKeyAdded        = "key-added"        // Detail: its id
-	EventLegacyImported  = "legacy-imported"  // Detail: how many
-	EventLegacyRevoked   = "legacy-revoked"   //
+	EventLogInRefused    = "log-in-refused" // Detail: the Code
+	EventReuse           = "refresh-reuse"  // Detail: which generation
+	EventSessionEnded    = "session-ended"  // Detail: why
+	EventTokenRevoked    = "token-revoked"  // Detail: its jti
+	EventPassword        = "password-changed"
+	EventDisabled        = "user-disabled"
+	EventEnabled         = "user-enabled"
+	EventGroups          = "groups-changed" // Detail: the groups
+	EventTOTPAdded       = "totp-added"
+	EventTOTPConfirmed   = "totp-confirmed"
+	EventTOTPRemoved     = "totp-removed"
+	EventKeyAdded        = "key-added"       // Detail: its id
+	EventLegacyImported  = "legacy-imported" // Detail: how many
+	EventLegacyRevoked   = "legacy-revoked"
 	EventLegacyExchanged = "legacy-exchanged" // Detail: the client
 	EventLegacyRefused   = "legacy-refused"   // Detail: the Code
 	EventStage           = "stage-set"        // Detail: the route, from what, to what
@@ -298,8 +300,8 @@ func (f *Filter) selects(e *Event) bool {
 		(f.Session == SessionID{} || f.Session == e.Session) && e.At >= f.Since && (f.Until == 0 || e.At < f.Until)
 }
 
-// Events returns up to limit events after a sequence number, oldest first. Of those before the newest EventsMax it knows
-// nothing.
+// Events returns up to limit events after a sequence number, oldest first. Of those before the newest EventsMax it
+// knows nothing.
 func (s *State) Events(after uint64, f Filter, limit int) []Event {
 	var found []Event
 	for i := s.eventAt(after + 1); i < len(s.events) && len(found) < limit; i++ {
