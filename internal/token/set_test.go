@@ -2,6 +2,7 @@ package token
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -281,6 +282,18 @@ func TestSmallOrder(t *testing.T) {
 			t.Errorf("NewKey(%x) = %v", b, k)
 		}
 	}
+	spelled := 0
+	for k := range int64(19) { // what can be spelled as y and as y + p
+		if validEd25519(little(big.NewInt(k), 0)) {
+			spelled++
+		}
+		if validEd25519(little(new(big.Int).Add(p, big.NewInt(k)), 0)) {
+			t.Errorf("y = p + %d is taken", k)
+		}
+	}
+	if spelled == 0 {
+		t.Error("no y below 19 is a good point: then the other spelling is not tested")
+	}
 	neutral := ed25519.PublicKey(little(big.NewInt(1), 0))
 	forged := append(little(big.NewInt(1), 0), make([]byte, 32)...)
 	if !ed25519.Verify(neutral, []byte("anything"), forged) {
@@ -302,6 +315,24 @@ func TestSmallOrder(t *testing.T) {
 	for i := range byte(50) {
 		if k := generate(t, EdDSA, i); !validEd25519(k.Key().Public.(ed25519.PublicKey)) {
 			t.Errorf("key %d is refused", i)
+		}
+	}
+}
+
+func TestNewKeyRefuses(t *testing.T) {
+	off := *generate(t, ES256, 1).Key().Public.(*ecdsa.PublicKey)
+	//lint:ignore SA1019 there is no other way to a key that is no point
+	off.Y = big.NewInt(1)
+	for what, public := range map[string]crypto.PublicKey{
+		"nothing":       nil,
+		"nil":           (*ecdsa.PublicKey)(nil),
+		"off the curve": &off,
+		"P-384":         &ecdsa.PublicKey{Curve: elliptic.P384()},
+		"RSA":           &rsa.PublicKey{},
+		"short":         ed25519.PublicKey("short"),
+	} {
+		if k, err := NewKey(public); err == nil {
+			t.Errorf("%s: NewKey = %v", what, k)
 		}
 	}
 }

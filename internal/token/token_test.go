@@ -349,6 +349,7 @@ func TestVerifyTexts(t *testing.T) {
 			{"HMAC with the public key", hs + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil)), ErrAlgorithm},
 			{"signature of 63 bytes", three[0] + "." + three[1] + "." + b64(strings.Repeat("x", 63)), ErrSignature},
 			{"signature of 65 bytes", three[0] + "." + three[1] + "." + b64(strings.Repeat("x", 65)), ErrSignature},
+			{"signature with a zero before s", three[0] + "." + three[1] + "." + longer(t, three[2]), ErrSignature},
 			{"signature in DER", three[0] + "." + three[1] + "." + derOf(t, three[2]), ErrSignature},
 			{"signature of zeros", three[0] + "." + three[1] + "." + b64(strings.Repeat("\x00", 64)), ErrSignature},
 			{"signature of ones", three[0] + "." + three[1] + "." + b64(strings.Repeat("\xff", 64)), ErrSignature},
@@ -371,6 +372,16 @@ func mustPKIX(t *testing.T, p *Private) []byte {
 		t.Fatal(err)
 	}
 	return der
+}
+
+// longer writes a zero between r and s.
+func longer(t *testing.T, signature string) string {
+	t.Helper()
+	s, err := base64.RawURLEncoding.DecodeString(signature)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b64(string(slices.Insert(s, 32, 0)))
 }
 
 func derOf(t *testing.T, signature string) string {

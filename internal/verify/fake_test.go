@@ -29,6 +29,7 @@ type auth struct {
 	fetches []time.Time   // of the keys
 	items   []Event       // revocations, in order
 	seq     uint64        // of the last one
+	slow    time.Duration // from when the keys are looked up to when they are answered
 	silent  bool          // the feed stops in the middle, before an Alive
 	changed chan struct{} // closed at the next change
 }
@@ -88,8 +89,12 @@ func (a *auth) Keys(ctx context.Context) (token.Set, time.Duration, error) {
 	a.mu.Unlock()
 	err := a.wait(ctx)
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	return slices.Clone(a.keys), a.fresh, err
+	keys, fresh, slow := slices.Clone(a.keys), a.fresh, a.slow
+	a.mu.Unlock()
+	if slow > 0 {
+		<-time.After(slow)
+	}
+	return keys, fresh, err
 }
 
 func (a *auth) Follow(ctx context.Context, after uint64, on func(Event)) error {

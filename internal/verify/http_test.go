@@ -103,7 +103,7 @@ func TestOverHTTP(t *testing.T) {
 	want(t, "second key", v, mint(t, second, 2, time.Now()), nil)
 
 	claims := claimsOf(0, time.Now())
-	ended, stop := v.Watch(&claims)
+	ended, stop := watched(v, &claims)
 	defer stop()
 	a.revoke(SessionRevoked, "s_0", time.Now().Add(6*time.Minute))
 	select {

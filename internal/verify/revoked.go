@@ -84,8 +84,8 @@ type watches struct {
 
 // watch is one stream's.
 type watch struct {
-	ended chan struct{}
-	over  bool // guarded by watches.mu: ended is closed
+	f     func()
+	over  bool // guarded by watches.mu: f was called, or is not wanted any more
 	there bool // guarded by watches.mu: it is counted
 }
 
@@ -96,10 +96,10 @@ func keysOf(e *entry) []any {
 	return []any{e.session, e.id}
 }
 
-func (s *watches) add(e *entry) *watch {
+func (s *watches) add(e *entry, f func()) *watch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := &watch{ended: make(chan struct{}), there: true}
+	w := &watch{f: f, there: true}
 	if s.by == nil {
 		s.by = map[any]map[*watch]struct{}{}
 	}
@@ -122,6 +122,7 @@ func (s *watches) remove(e *entry, w *watch) {
 			delete(s.by, key)
 		}
 	}
+	w.over = true
 	if w.there {
 		w.there = false
 		s.n--
@@ -135,7 +136,7 @@ func (s *watches) end(key any) {
 	for w := range s.by[key] {
 		if !w.over {
 			w.over = true
-			close(w.ended)
+			go w.f()
 		}
 	}
 }

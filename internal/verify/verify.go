@@ -192,7 +192,9 @@ func (v *Verifier) Age() time.Duration {
 	return time.Since(v.started) - time.Duration(at-1)
 }
 
-// Ready returns nil once keys and revocations were complete for the first time, and before that what is missing.
+// Ready returns nil once keys and revocations were complete for the first time, and before that what is missing. A
+// service that is not ready should get no requests: Verify does what it can from the start, without the revocations if
+// need be.
 func (v *Verifier) Ready() error {
 	if v.keys.current.Load() == nil {
 		return fmt.Errorf("verify: no keys yet: %w", v.keys.failure())
@@ -207,16 +209,16 @@ func (v *Verifier) Ready() error {
 	return nil
 }
 
-// Watch is for who serves a stream to the bearer of a verified token: ended is closed when the token or its session is
-// revoked, at once if it already is. It is not closed when the token expires. Call stop at the stream's end; it may be
-// called more than once.
-func (v *Verifier) Watch(c *token.Claims) (ended <-chan struct{}, stop func()) {
+// AfterRevoked is for who serves a stream to the bearer of a verified token: once the token or its session is revoked, at
+// once if it already is, f is called once, in a goroutine of its own. It is not called when the token expires. Call stop at
+// the stream's end; it may be called more than once, also by f, and does not wait for an f that was begun.
+func (v *Verifier) AfterRevoked(c *token.Claims, f func()) (stop func()) {
 	e := newEntry("", 0, c, nil)
-	w := v.watches.add(e)
+	w := v.watches.add(e, f)
 	if v.revoked.Load().of(e) != "" { // looked up after the watch stands: nothing falls between
 		v.watches.end(e.id)
 	}
-	return w.ended, func() { v.watches.remove(e, w) }
+	return func() { v.watches.remove(e, w) }
 }
 
 // sweep forgets what is over.

@@ -115,7 +115,13 @@ func TestRevoke(t *testing.T) {
 	})
 }
 
-func TestWatch(t *testing.T) {
+// watched is a channel that closes once what c came with is revoked.
+func watched(v *Verifier, c *token.Claims) (ended <-chan struct{}, stop func()) {
+	closed := make(chan struct{})
+	return closed, v.AfterRevoked(c, func() { close(closed) })
+}
+
+func TestAfterRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newKey(t, token.ES256, 1)
 		a := newAuth(p)
@@ -132,12 +138,12 @@ func TestWatch(t *testing.T) {
 		var watches []<-chan struct{}
 		var stops []func()
 		for n := range 6 { // sessions 0, 0, 1, 1, 2, 2
-			c, stop := v.Watch(claims(n))
+			c, stop := watched(v, claims(n))
 			watches, stops = append(watches, c), append(stops, stop)
 		}
 		alone := claims(6)
 		alone.Session = ""
-		client, stop := v.Watch(alone)
+		client, stop := watched(v, alone)
 		watches, stops = append(watches, client), append(stops, stop)
 		stops[5]()
 		ends := time.Now().Add(6 * time.Minute)
@@ -153,7 +159,8 @@ func TestWatch(t *testing.T) {
 		if diff := cmp.Diff([]bool{true, true, true, false, true, false, false}, got); diff != "" {
 			t.Errorf("ended mismatch (-want +got):\n%s", diff)
 		}
-		late, stop := v.Watch(claims(0))
+		late, stop := watched(v, claims(0))
+		synctest.Wait()
 		if !ended(late) {
 			t.Error("a watch on what is revoked already does not end")
 		}
@@ -198,6 +205,11 @@ func TestReadyAndAge(t *testing.T) {
 		pass(time.Second)
 		if err := v.Ready(); err != nil || v.Age() > time.Second {
 			t.Errorf("with all there: Ready %v, Age %v", err, v.Age())
+		}
+		asked := v.connects.Load()
+		pass(time.Hour)
+		if n := v.connects.Load() - asked; n != 0 {
+			t.Errorf("the feed was asked for %d times more, while it was alive", n)
 		}
 		for name, change := range map[string]func(){
 			"away":  func() { a.away = errAway },
@@ -295,6 +307,35 @@ func TestNewAndGoneKeys(t *testing.T) {
 	})
 }
 
+// A fetch that goes on may have begun before a key was there: then it takes a second one.
+func TestKeyThatJustMissedAFetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newKey(t, token.ES256, 1), newKey(t, token.ES256, 2)
+		a := newAuth(first)
+		v := start(t, a, Options{})
+		a.slow = 200 * time.Millisecond
+		for a.fetched() < 2 {
+			pass(time.Millisecond * 50)
+		}
+		a.change(func() { a.keys = append(a.keys, second.Key()) })
+		began := time.Now()
+		want(t, "second key", v, mint(t, second, 0, began), nil)
+		if d := time.Since(began); d <= a.slow || d > 2*a.slow || a.fetched() != 3 {
+			t.Errorf("it took %v and %d fetches, want up to %v and 3", d, a.fetched(), 2*a.slow)
+		}
+		// Who asks for a key that has come meanwhile waits for nothing and costs nothing.
+		paid := v.keys.paid
+		f, _, err := v.keys.ask(second.Key().ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-f.done
+		if v.keys.paid != paid || v.keys.next != nil {
+			t.Error("a key that is there is asked for")
+		}
+	})
+}
+
 // The set changes within the life of a remembered token.
 func TestGoneKeyTakesItsTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -353,7 +394,7 @@ func TestUnknownKid(t *testing.T) {
 	})
 }
 
-// An attacker sends another kid each 50 ms for 10 minutes. Fetches stay few, and a key that appears in between still
+// An attacker sends another kid each 100 ms for 5 minutes. Fetches stay few, and a key that appears in between still
 // works within seconds.
 func TestAttackersKids(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -362,12 +403,12 @@ func TestAttackersKids(t *testing.T) {
 		v := start(t, a, Options{})
 		began := time.Now()
 		var appeared, worked time.Time
-		for n := range 12_000 {
+		for n := range 3000 {
 			_, err := v.Verify(stranger(t, n, time.Now()))
 			if !errors.Is(err, token.ErrUnknownKey) && !errors.Is(err, ErrUnavailable) {
 				t.Fatalf("stranger %d: %v", n, err)
 			}
-			if n == 7000 {
+			if n == 1750 {
 				a.change(func() { a.keys = append(a.keys, fresh.Key()) })
 				appeared = time.Now()
 			}
@@ -379,10 +420,10 @@ func TestAttackersKids(t *testing.T) {
 					t.Fatalf("a new key under attack: %v", err)
 				}
 			}
-			if n%1000 == 0 {
+			if n%250 == 0 {
 				want(t, "a known key", v, mint(t, old, n, time.Now()), nil)
 			}
-			pass(50 * time.Millisecond)
+			pass(100 * time.Millisecond)
 		}
 		took := time.Since(began)
 		most := 2 + demandBurst + int(took/demandEvery) + int(took/(9*time.Minute))
@@ -554,6 +595,9 @@ func TestHistories(t *testing.T) {
 		if v.Age() < age+3*time.Second {
 			t.Errorf("Age %v while the feed is not complete, after %v", v.Age(), age)
 		}
+		if v.position != 6 {
+			t.Errorf("position %d in the middle of a reset, want still 6", v.position)
+		}
 		for _, n := range []int{0, 5, 9} {
 			want(t, fmt.Sprintf("session %d in the middle of a reset", n), v, raw(n), ErrRevoked)
 		}
@@ -566,12 +610,17 @@ func TestHistories(t *testing.T) {
 			t.Errorf("position %d with %d revocations, want 1 and 1", v.position, v.revoked.Load().count.Load())
 		}
 		// A feed that goes back without saying so is asked again from the start.
-		a.change(func() { a.items, a.seq = nil, 0 })
+		a.revoke(SessionRevoked, "s_10", ends())
+		a.revoke(SessionRevoked, "s_11", ends())
+		synctest.Wait()
+		a.change(func() { a.items, a.seq = []Event{{SessionRevoked, 1, "s_20", ends()}}, 1 })
 		pass(time.Second)
-		if v.position != 0 || v.Age() > time.Second {
+		if v.position != 1 || v.Age() > time.Second {
 			t.Errorf("position %d, Age %v after a feed went back", v.position, v.Age())
 		}
-		want(t, "session 9, which expires by itself", v, raw(9), ErrRevoked)
+		for _, n := range []int{9, 10, 20} { // what is not of this history ends by itself
+			want(t, fmt.Sprintf("session %d after a feed went back", n), v, raw(n), ErrRevoked)
+		}
 	})
 }
 
@@ -583,20 +632,41 @@ func TestTake(t *testing.T) {
 			t.Error("an event of no kind is taken")
 		}
 		ends := time.Now().Add(time.Hour)
+		fresh, err := v.take(Event{Kind: Reset}, nil)
+		if err == nil {
+			fresh, err = v.take(Event{TokenRevoked, 9, "t_0", ends}, fresh)
+		}
+		if err != nil || v.position != 0 {
+			t.Errorf("position %d behind a Reset that is not complete, want 0: %v", v.position, err)
+		}
+		if _, err := v.take(Event{Kind: Alive, Seq: 9}, fresh); err != nil || v.position != 9 {
+			t.Errorf("position %d after it, want 9: %v", v.position, err)
+		}
+		v.position = 0
 		for n := range revocationsMax {
 			if _, err := v.take(Event{TokenRevoked, uint64(n + 1), fmt.Sprintf("t_%d", n), ends}, nil); err != nil {
 				t.Fatalf("revocation %d: %v", n, err)
 			}
 		}
 		before := v.position
-		_, err := v.take(Event{TokenRevoked, revocationsMax + 1, "one more", ends}, nil)
+		_, err = v.take(Event{TokenRevoked, revocationsMax + 1, "one more", ends}, nil)
 		if err == nil || v.position != before {
 			t.Errorf("one revocation too many: %v, position %d after %d", err, v.position, before)
 		}
 		if _, err := v.take(Event{TokenRevoked, revocationsMax + 1, "t_0", ends}, nil); err != nil {
 			t.Errorf("one that is known already: %v", err)
 		}
-		<-time.After(time.Hour)
+		<-time.After(30 * time.Minute)
+		if _, err := v.take(Event{TokenRevoked, 1, "t_1", ends.Add(-time.Hour)}, nil); err != nil {
+			t.Errorf("one with an earlier end: %v", err)
+		}
+		v.revoked.Load().sweep(time.Now())
+		<-time.After(7 * time.Minute)
+		v.revoked.Load().sweep(time.Now())
+		if n := v.revoked.Load().count.Load(); n != revocationsMax {
+			t.Errorf("%d revocations are kept before their end, want %d", n, revocationsMax)
+		}
+		<-time.After(23 * time.Minute)
 		v.revoked.Load().sweep(time.Now())
 		if _, err := v.take(Event{TokenRevoked, revocationsMax + 1, "one more", ends}, nil); err != nil {
 			t.Errorf("after the others ended: %v", err)
@@ -701,7 +771,7 @@ func TestConcurrent(t *testing.T) {
 					case err != nil && !errors.Is(err, ErrRevoked):
 						t.Errorf("token %d: %v", n, err)
 					case err == nil:
-						_, stop := v.Watch(c)
+						_, stop := watched(v, c)
 						stop()
 					}
 				}
