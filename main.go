@@ -112,7 +112,7 @@ func run(ctx context.Context, getenv func(string) string, stdout, stderr io.Writ
 	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- dev.Supervise(ctx) }()
-	go dev.Announce(ctx, stderr, service.Scheme, backends)
+	go dev.Announce(ctx, stderr, service)
 	err = service.Run(ctx)
 	stop()
 	return errors.Join(err, <-ended)

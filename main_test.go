@@ -22,6 +22,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"dongne/internal/gateway"
 	"dongne/internal/serve"
 	"dongne/internal/serve/servetest"
 )
@@ -41,6 +42,7 @@ type program struct {
 	cmd   *exec.Cmd
 	temp  string       // its TMPDIR
 	up    chan string  // the URL that it told people
+	users chan string  // "login password" of those it told them; closed after the last
 	lines chan logLine // of its standard output; closed at its end
 
 	readers sync.WaitGroup
@@ -54,9 +56,9 @@ func start(t *testing.T, path string, env ...string) *program {
 	t.Helper()
 	p := &program{
 		t: t, cmd: exec.Command(path), temp: t.TempDir(),
-		up: make(chan string, 1), lines: make(chan logLine, 10_000),
+		up: make(chan string, 1), users: make(chan string, 10), lines: make(chan logLine, 10_000),
 	}
-	p.cmd.Env = append(os.Environ(), "PORT=0", "DATA_DIR="+t.TempDir(), "TMPDIR="+p.temp)
+	p.cmd.Env = append(os.Environ(), "PORT=0", "ADMIN_ADDR=off", "DATA_DIR="+t.TempDir(), "TMPDIR="+p.temp)
 	p.cmd.Env = append(p.cmd.Env, env...)
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -71,10 +73,12 @@ func start(t *testing.T, path string, env ...string) *program {
 	}
 	t.Cleanup(func() { p.cmd.Process.Kill() })
 	p.readers.Go(func() {
-		up := regexp.MustCompile(`^dongne is up: (http://\S+) `)
+		up, user := regexp.MustCompile(`^dongne is up: (http://\S+) `), regexp.MustCompile(`^  log in as (\S+) +with (\S+)$`)
 		p.read(stderr, &p.stderr, func(line string) {
 			if m := up.FindStringSubmatch(line); m != nil {
 				p.up <- m[1]
+			} else if m := user.FindStringSubmatch(line); m != nil {
+				p.users <- m[1] + " " + m[2]
 			}
 		})
 	})
@@ -117,6 +121,39 @@ func (p *program) url() string {
 		p.t.Fatalf("not up after %v:\n%s", patience, p.output())
 		return ""
 	}
+}
+
+// passwords waits for the users that it told people, and returns their passwords.
+func (p *program) passwords() map[string]string {
+	p.t.Helper()
+	all := map[string]string{}
+	for len(all) < 3 {
+		select {
+		case user := <-p.users:
+			name, password, _ := strings.Cut(user, " ")
+			all[name] = password
+		case <-time.After(patience):
+			p.t.Fatalf("only %d users:\n%s", len(all), p.output())
+		}
+	}
+	return all
+}
+
+// logIn logs a user in at auth and returns the access token.
+func logIn(t *testing.T, base, login, password string) string {
+	t.Helper()
+	answer, err := http.Post(base+"/auth/login", "application/json", strings.NewReader(`{"login":"`+login+`","password":"`+password+`"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	var pair struct {
+		Access string `json:"access_token"`
+	}
+	if err := json.NewDecoder(answer.Body).Decode(&pair); err != nil || pair.Access == "" {
+		t.Fatalf("log-in of %s: %s, %v", login, answer.Status, err)
+	}
+	return pair.Access
 }
 
 // line waits for the next log line of service with msg.
@@ -204,13 +241,13 @@ func fetch(t *testing.T, url string) string {
 
 // stream opens chat's stream, through the gateway, and returns it after its
 // first line.
-func stream(t *testing.T, base string) *bufio.Reader {
+func stream(t *testing.T, base, access string) *bufio.Reader {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+"/chat/stream", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("X-User", "u1")
+	req.Header.Set("Authorization", "Bearer "+access)
 	answer, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -233,7 +270,7 @@ func TestPrograms(t *testing.T) {
 	t.Run("known URL", func(t *testing.T) { knownURL(t, path) })
 	t.Run("no toolchain", func(t *testing.T) {
 		p := start(t, path, "PATH=")
-		if code := p.end(nil); code != 1 || !strings.HasPrefix(p.output(), "CHAT_URL, PAY_URL: not set") {
+		if code := p.end(nil); code != 1 || !strings.HasPrefix(p.output(), "AUTH_URL, CHAT_URL, PAY_URL: not set") {
 			t.Errorf("exit code %d, want 1 and the variable's name:\n%s", code, p.output())
 		}
 	})
@@ -263,11 +300,14 @@ func life(t *testing.T, path string) {
 	first := p.lineOf("gateway", "service started", "chat")
 	base := p.url()
 
-	page, spec := fetch(t, base+"/"), fetch(t, base+"/openapi.yaml")
-	for name, path := range map[string]string{"chat": "/rooms", "pay": "/transfers:batch"} {
-		if strings.Count(page, `<span class="state">up</span>`) != len(services()) || !strings.Contains(page, `href="/`+name+`/"`) {
-			t.Errorf("start page:\n%s", page)
-		}
+	spec, status := fetch(t, base+"/openapi.yaml"), fetch(t, base+"/status")
+	if page := fetch(t, base+"/"); !strings.Contains(page, `action="login"`) {
+		t.Errorf("the start page has no log-in:\n%s", page)
+	}
+	if strings.Count(status, `"up":true`) != len(services()) {
+		t.Errorf("/status of services that are up: %s", status)
+	}
+	for name, path := range map[string]string{"auth": "/oauth2/token", "chat": "/rooms", "pay": "/transfers:batch"} {
 		if health := fetch(t, base+"/"+name+"/health"); !strings.Contains(health, `"service":"`+name+`"`) {
 			t.Errorf("/%s/health is %s", name, health)
 		}
@@ -277,9 +317,11 @@ func life(t *testing.T, path string) {
 		fetch(t, base+"/"+name+"/")
 	}
 	fetch(t, base+"/ready")
-	transfers(t, base+"/pay")
+	passwords := p.passwords()
+	access := logIn(t, base, "admin", passwords["admin"])
+	transfers(t, base+"/pay", access)
 
-	events := stream(t, base)
+	events := stream(t, base, access)
 	if err := syscall.Kill(first.Pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -292,9 +334,9 @@ func life(t *testing.T, path string) {
 	second := p.lineOf("gateway", "service started", "chat")
 	p.line("chat", "listening")
 	fetch(t, base+"/chat/health")
-	fetch(t, base+"/ready")
+	servetest.AwaitReady(t, base)
 
-	events = stream(t, base)
+	events = stream(t, base, access)
 	p.cleanEnd(first.Pid, second.Pid)
 	if rest, err := io.ReadAll(events); err != nil || !strings.Contains(string(rest), "event: bye\n") {
 		t.Errorf("the stream's last event is %q, %v; want bye", rest, err)
@@ -302,14 +344,14 @@ func life(t *testing.T, path string) {
 }
 
 // transfers makes two accounts and a transfer at a pay below base, and hears of it on the stream that is open meanwhile.
-func transfers(t *testing.T, base string) {
+func transfers(t *testing.T, base, access string) {
 	t.Helper()
 	ask := func(method, path, key, body string) *http.Response {
 		r, err := http.NewRequestWithContext(t.Context(), method, base+path, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.Header.Set("X-User", "minji")
+		r.Header.Set("Authorization", "Bearer "+access)
 		if body != "" {
 			r.Header.Set("Content-Type", "application/json")
 			r.Header.Set("Idempotency-Key", key)
@@ -347,7 +389,7 @@ func knownURL(t *testing.T, path string) {
 		io.WriteString(w, "elsewhere "+r.URL.Path)
 	}))
 	defer elsewhere.Close()
-	p := start(t, path, "CHAT_URL="+elsewhere.URL, "PAY_URL="+elsewhere.URL, "PATH=")
+	p := start(t, path, "AUTH_URL="+servetest.NewAuth(t).URL, "CHAT_URL="+elsewhere.URL, "PAY_URL="+elsewhere.URL, "PATH=")
 	base := p.url()
 	if got := fetch(t, base+"/chat/health"); got != "elsewhere /health" {
 		t.Errorf("/chat/health is %q", got)
@@ -363,20 +405,28 @@ func knownURL(t *testing.T, path string) {
 // The gateway's own contract is its own routes, and the combined one holds
 // every service's.
 func TestSpecification(t *testing.T) {
-	backends, err := locate(serve.Env(variables(), func(string) string { return "" }))
+	env := map[string]string{"DATA_DIR": t.TempDir()}
+	getenv := serve.Env(variables(), func(name string) string { return env[name] })
+	backends, err := locate(getenv)
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := describe(backends)
+	root, err := specs.ReadFile("openapi.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
+	g, err := gateway.Open(t.Context(), getenv, root, backends, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	service := g.Service
 	own, err := specs.ReadFile("openapi.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	servetest.Routes(t, own, service.Routes)
-	if diff := cmp.Diff([]string{"chat", "pay"}, services()); diff != "" {
+	if diff := cmp.Diff([]string{"auth", "chat", "pay"}, services()); diff != "" {
 		t.Errorf("services mismatch (-want +got):\n%s", diff)
 	}
 	paths := regexp.MustCompile(`(?m)^  (/\S*):`)
@@ -396,7 +446,7 @@ func TestPortTaken(t *testing.T) {
 	other := httptest.NewServer(http.NotFoundHandler())
 	defer other.Close()
 	_, port, _ := strings.Cut(strings.TrimPrefix(other.URL, "http://"), ":")
-	env := map[string]string{"PORT": port, "DATA_DIR": t.TempDir(), "LOG_LEVEL": "error"}
+	env := map[string]string{"PORT": port, "ADMIN_ADDR": "off", "DATA_DIR": t.TempDir(), "LOG_LEVEL": "error"}
 	getenv := serve.Env(variables(), func(name string) string { return env[name] })
 	var out bytes.Buffer
 	err := run(context.Background(), getenv, &out, io.Discard, os.Environ())

@@ -25,6 +25,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,6 +66,9 @@ func run(ctx context.Context, getenv func(string) string, stdout io.Writer) erro
 		return err
 	}
 	n, err := node.Open(ctx, config)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil // asked to end while it hashed the passwords of SEED
+	}
 	if err != nil {
 		return err
 	}
@@ -73,6 +78,9 @@ func run(ctx context.Context, getenv func(string) string, stdout io.Writer) erro
 func configure(getenv func(string) string, stdout io.Writer) (c node.Config, err error) {
 	c = node.Config{Store: getenv("STORE"), Dir: getenv("DATA_DIR"), Alg: token.Alg(getenv("TOKEN_ALG")), Now: time.Now, Rand: rand.Reader,
 		Issuer: strings.TrimSuffix(cmp.Or(getenv("ISSUER"), "http://127.0.0.1:"+getenv("PORT")), "/")}
+	if u, err := url.Parse(c.Issuer); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		return c, fmt.Errorf("ISSUER=%q: want an http or https URL without query and fragment", c.Issuer)
+	}
 	if c.Alg != token.ES256 && c.Alg != token.EdDSA {
 		return c, fmt.Errorf("TOKEN_ALG=%q: want ES256 or EdDSA", c.Alg)
 	}
@@ -106,6 +114,12 @@ func clients(text string) (all []node.Client, err error) {
 		if len(parts) != 3 || realm.ValidUser(parts[0]) != nil || len(parts[1]) < secretBytesMin {
 			return nil, fmt.Errorf("CLIENTS: item %d is not id:secret:scope scope, with a secret of %d bytes or more", i+1, secretBytesMin)
 		}
+		if slices.ContainsFunc(all, func(c node.Client) bool { return c.ID == parts[0] }) {
+			return nil, fmt.Errorf("CLIENTS: item %d has the id of another", i+1)
+		}
+		if err := node.CheckGroups(strings.Fields(parts[2])); err != nil {
+			return nil, fmt.Errorf("CLIENTS: item %d: %w", i+1, err)
+		}
 		all = append(all, node.Client{ID: parts[0], Secret: parts[1], Scope: strings.Fields(parts[2])})
 	}
 	return all, nil
@@ -122,6 +136,9 @@ func peppers(text string) (c password.Config, err error) {
 		}
 		if c.Peppers == nil {
 			c.Peppers = map[string][]byte{}
+		}
+		if c.Peppers[id] != nil {
+			return c, fmt.Errorf("PEPPERS: item %d has the id of another", i+1)
 		}
 		c.Peppers[id], c.Pepper = []byte(secret), cmp.Or(c.Pepper, id)
 	}

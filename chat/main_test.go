@@ -40,6 +40,8 @@ type cluster struct {
 	cut map[[2]string]bool // from, to
 	now func() time.Time
 	off map[string]time.Duration // how far a node's clock is off
+
+	auth *servetest.Auth // nil: open development mode
 }
 
 type member struct {
@@ -80,6 +82,9 @@ func (c *cluster) env(m *member) func(string) string {
 		}
 	}
 	values := map[string]string{"NODE_ID": m.name, "DATA_DIR": m.dir, "PEERS": strings.Join(peers, ","), "PEER_SECRET": secret, "SENDS_PER_SECOND": "1000"}
+	if c.auth != nil {
+		values["AUTH_URL"] = c.auth.URL
+	}
 	if c.store != nil {
 		values["STORE"] = c.store(m.name)
 	}
@@ -147,14 +152,30 @@ func (c *cluster) link(a, b string, up bool) {
 	c.cut[[2]string{a, b}], c.cut[[2]string{b, a}] = !up, !up
 }
 
-// as is a user on a node.
+// as is a user on a node, who says so himself or by a token.
 type as struct {
-	t    testing.TB
-	url  string
-	user string
+	t     testing.TB
+	url   string
+	user  string
+	token string
 }
 
-func (c *cluster) as(user, name string) as { return as{c.t, c.nodes[name].server.URL, user} }
+func (c *cluster) as(user, name string) as {
+	a := as{t: c.t, url: c.nodes[name].server.URL, user: user}
+	if c.auth != nil {
+		a.token = c.auth.Token(user)
+	}
+	return a
+}
+
+func (a as) identify(r *http.Request) {
+	switch {
+	case a.token != "":
+		r.Header.Set("Authorization", "Bearer "+a.token)
+	case a.user != "":
+		r.Header.Set("X-User", a.user)
+	}
+}
 
 type answer struct {
 	as     as
@@ -179,9 +200,7 @@ func (a as) do(method, path string, body any, headers ...string) answer {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	if a.user != "" {
-		r.Header.Set("X-User", a.user)
-	}
+	a.identify(r)
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
@@ -291,7 +310,7 @@ func (a as) stream(from string) *sse {
 	a.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	r, _ := http.NewRequestWithContext(ctx, "GET", a.url+"/stream", nil)
-	r.Header.Set("X-User", a.user)
+	a.identify(r)
 	if from != "" {
 		r.Header.Set("Last-Event-ID", from)
 	}

@@ -274,7 +274,7 @@ func TestKilledInMidStream(t *testing.T) {
 	p := startProcesses(t, names...)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
-	on := func(user, name string) as { return as{t, "http://" + p.addr(name), user} }
+	on := func(user, name string) as { return as{t: t, url: "http://" + p.addr(name), user: user} }
 
 	var members []string
 	for i := range 6 {

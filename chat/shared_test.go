@@ -434,7 +434,7 @@ func cutting(what func(*way) *atomic.Bool) func(*way) (heal func()) {
 	}
 }
 
-func (a as) as(user string) as { return as{a.t, a.url, user} }
+func (a as) as(user string) as { return as{t: a.t, url: a.url, user: user} }
 
 // TestMovesToOneBehind: a reader that has seen more than the node to which it moves is told nothing twice and misses nothing.
 func TestMovesToOneBehind(t *testing.T) {

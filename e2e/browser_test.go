@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,7 +31,7 @@ func newBrowser(t *testing.T) context.Context {
 		}
 	}
 	if program == "" {
-		t.Skip("no Chromium here: install it (on Debian: apt-get install chromium), or put it on the PATH")
+		missing(t, "Chromium", "chromium")
 	}
 	options := []chromedp.ExecAllocatorOption{chromedp.ExecPath(program)} // chromedp makes a new user data directory
 	for _, name := range []string{"headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
@@ -56,6 +57,7 @@ type tab struct {
 
 	mu       sync.Mutex
 	problems []string // guarded by mu; scripts that threw, and what the page's own policy refused
+	failures []string // guarded by mu; what else the console shows as errors: requests without success, and what scripts say
 }
 
 // newTab opens a page. When the test ends it must not have thrown, nor tried what its policy forbids.
@@ -100,8 +102,28 @@ func (p *tab) note(event any) {
 	case *log.EventEntryAdded:
 		if e.Entry.Source == log.EntrySourceSecurity || e.Entry.Source == log.EntrySourceJavascript {
 			p.problems = append(p.problems, e.Entry.Text)
+		} else if e.Entry.Level == log.EntryLevelError {
+			p.failures = append(p.failures, e.Entry.URL+": "+e.Entry.Text)
+		}
+	case *runtime.EventConsoleAPICalled:
+		if e.Type == runtime.ConsoleAPICalledTypeError {
+			p.failures = append(p.failures, fmt.Sprintf("console.error of %d values", len(e.Args)))
 		}
 	}
+}
+
+// untroubled fails the test for all that the console showed as an error since the last call, but what contains one of these
+// texts.
+func (p *tab) untroubled(but ...string) {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, failure := range p.failures {
+		if !slices.ContainsFunc(but, func(text string) bool { return strings.Contains(failure, text) }) {
+			p.t.Errorf("%s's console: %s", p.name, failure)
+		}
+	}
+	p.failures = nil
 }
 
 // as is the address of a user's page below base, with a room open unless it is "".

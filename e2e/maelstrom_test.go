@@ -19,14 +19,6 @@ import (
 
 const examples = "../maelstrom/examples"
 
-// interpreter skips the test where a language is not installed.
-func interpreter(t *testing.T, name, debian string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		t.Skipf("no %s here: install it (on Debian: apt-get install %s), or put it on the PATH", name, debian)
-	}
-}
-
 // A trial is one run of the harness.
 type trial struct {
 	name string
@@ -78,8 +70,8 @@ func try(t *testing.T, harness, store string, trials ...trial) (reports []string
 
 // Nodes as a learner writes them, in two languages, are right, partitions or not.
 func TestForeignNodes(t *testing.T) {
-	interpreter(t, "python3", "python3")
-	interpreter(t, "node", "nodejs")
+	need(t, "python3", "python3")
+	need(t, "node", "nodejs")
 	harness := build(t, "./maelstrom")
 	var trials []trial
 	for _, language := range []string{"python/%s.py", "javascript/%s.js"} {
@@ -116,8 +108,8 @@ func altered(t *testing.T, name, old, new string) string {
 
 // What they do wrong is found, and explained: which node, which line, what to do.
 func TestForeignMistakes(t *testing.T) {
-	interpreter(t, "python3", "python3")
-	interpreter(t, "node", "nodejs")
+	need(t, "python3", "python3")
+	need(t, "node", "nodejs")
 	harness := build(t, "./maelstrom")
 	echo := []string{"-w", "echo", "--node-count", "2", "--time-limit", "2", "--rate", "30"}
 	broadcast := []string{"-w", "broadcast", "--node-count", "3", "--time-limit", "3", "--rate", "40", "--recovery", "3"}
@@ -203,7 +195,7 @@ func (p *tab) inAllLooks(page string) {
 // The reports of a run that passed and of two that failed, in a browser: the verdict, the reasons, the pictures. What a
 // node printed is shown as text, whatever it is.
 func TestReports(t *testing.T) {
-	interpreter(t, "python3", "python3")
+	need(t, "python3", "python3")
 	browser := newBrowser(t)
 	harness := build(t, "./maelstrom")
 	markup := altered(t, "python/broadcast.py", `    kind = body["type"]`,

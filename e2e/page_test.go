@@ -341,25 +341,6 @@ func TestEventParser(t *testing.T) {
 	}
 }
 
-// TestGateway: the page works behind the gateway, below /chat/.
-func TestGateway(t *testing.T) {
-	browser := newBrowser(t)
-	g := start(t, build(t, "."), "DATA_DIR="+t.TempDir())
-	base := "http://" + g.addr + "/chat"
-	minji := newTab(t, browser, "minji", as(base, "minji", "")) // without the slash: it leads to the page all the same
-	junho := newTab(t, browser, "junho", as(base+"/", "junho", ""))
-	minji.until("the page", "loaded")
-	minji.create("direct", "", "junho")
-	junho.open("minji")
-	minji.say("안녕하세요")
-	junho.untilTexts("안녕하세요")
-	junho.say("hello")
-	minji.untilTexts("안녕하세요", "hello")
-	minji.do(chromedp.Reload())
-	minji.untilTexts("안녕하세요", "hello")
-	g.stop(t)
-}
-
 // TestLooks: light and dark, wide and narrow; all text stands out from its background as WCAG 2.2 (1.4.3) asks.
 func TestLooks(t *testing.T) {
 	c, minji, junho := pair(t)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -128,13 +129,32 @@ func post(t *testing.T, url, body string) {
 	}
 }
 
-// TestPayLooks: the page in light and dark, wide and narrow, and behind the gateway; nothing is wider than the window.
+// payBehindGateway: who has logged in at the gateway is who he is in pay: a neighbour gets money from the bank, and does not
+// see the bank's account, nor open one of that kind.
+func payBehindGateway(t *testing.T, browser context.Context, w *whole) {
+	bank, minji := w.visit(t, browser, "admin", "/pay/"), w.visit(t, browser, "minji", "/pay/")
+	bank.openAccount("bank", "asset")
+	minji.openAccount("minji", "liability")
+	minji.until("live", "$('connection').textContent === 'live'")
+	bank.send("bank", "minji", "50000", "for a start")
+	minji.untilSum("minji", "50,000 KRW")
+	minji.until("the event", "$('feed').firstChild.querySelector('.memo')?.textContent === 'for a start'")
+	if eval[bool](minji, "Boolean("+accountJS("bank")+")") {
+		t.Error("minji sees the bank's account")
+	}
+	bank.untroubled()
+	minji.untroubled("/pay/accounts/bank: ") // of the event the page learned of an account that is not hers to see: 404
+	minji.send("bank", "minji", "50000", "once more")
+	minji.until("the refusal", "$('transfer-error').textContent !== ''")
+	minji.save("refused")
+	bank.untilSum("minji", "50,000 KRW")
+}
+
+// TestPayLooks: the page in light and dark, wide and narrow; nothing is wider than the window.
 func TestPayLooks(t *testing.T) {
 	browser := newBrowser(t)
-	gateway := start(t, build(t, "."), "DATA_DIR="+t.TempDir())
-	base := "http://" + gateway.addr + "/pay/"
-	p := newTab(t, browser, "minji", base)
-	p.untilReady(base)
+	service := startPay(t)
+	p := newTab(t, browser, "minji", "http://"+service.addr+"/")
 	p.save("sign-in")
 	p.do(chromedp.SendKeys(chromedp.CSS("#name"), "minji"), enter)
 	p.openAccount("bank", "asset")
@@ -157,11 +177,5 @@ func TestPayLooks(t *testing.T) {
 			p.save(fmt.Sprintf("%s-%d", scheme, width))
 		}
 	}
-	gateway.stop(t)
-}
-
-// untilReady loads the page again until the service behind the gateway is there.
-func (p *tab) untilReady(address string) {
-	p.t.Helper()
-	p.until("the page", fmt.Sprintf(`document.getElementById('sign-in') || (location.replace(%s), false)`, quoted(address)))
+	service.stop(t)
 }

@@ -36,7 +36,40 @@ type process struct {
 	cmd    *exec.Cmd
 	addr   string // where it listens
 	output *tail
+	stderr *tail // of output, what is meant for people
 	ended  chan error
+}
+
+// missing skips the test, or fails it in CI, as a program is not there.
+func missing(t *testing.T, program, debian string) {
+	t.Helper()
+	text := "no " + program + " here: install it (on Debian: apt-get install " + debian + "), or put it on the PATH"
+	if os.Getenv("CI") != "" {
+		t.Fatal(text)
+	}
+	t.Skip(text)
+}
+
+// need skips the test, or fails it in CI, where a program is not there.
+func need(t *testing.T, program, debian string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		missing(t, program, debian)
+	}
+}
+
+// eventually waits until something is so; it looks again and again, as nothing tells when.
+func eventually(t *testing.T, what string, within time.Duration, so func() bool) {
+	t.Helper()
+	limit, tick := time.After(within), time.NewTicker(20*time.Millisecond)
+	defer tick.Stop()
+	for !so() {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("not within %v: %s", within, what)
+		}
+	}
 }
 
 // start runs a program and waits until it says where it listens. It is killed when the test ends.
@@ -44,14 +77,14 @@ func start(t *testing.T, program string, env ...string) *process {
 	t.Helper()
 	cmd := exec.Command(program)
 	cmd.Dir = ".." // where the gateway finds what it builds
-	cmd.Env = append(os.Environ(), append([]string{"HOST=127.0.0.1", "PORT=0", "TMPDIR=" + t.TempDir()}, env...)...)
+	cmd.Env = append(os.Environ(), append([]string{"HOST=127.0.0.1", "PORT=0", "ADMIN_ADDR=off", "TMPDIR=" + t.TempDir()}, env...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that its own children end with it
-	p := &process{cmd: cmd, output: &tail{}, ended: make(chan error, 1)}
+	p := &process{cmd: cmd, output: &tail{}, stderr: &tail{}, ended: make(chan error, 1)}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd.Stderr = p.output
+	cmd.Stderr = io.MultiWriter(p.output, p.stderr)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -85,9 +118,8 @@ func (p *process) scan(stdout io.Reader, listening chan<- string) {
 	}
 }
 
-func isOwn(service string) bool {
-	return service == "" || service == "chat" || service == "pay" || service == "gateway"
-}
+// isOwn says whether a line is the program's own: the gateway names itself, as it does its children; a service does not.
+func isOwn(service string) bool { return service == "" || service == "gateway" }
 
 // stop asks the process to end, and expects that it does so cleanly.
 func (p *process) stop(t *testing.T) {

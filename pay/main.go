@@ -10,7 +10,8 @@
 //	SHARDS            1         how many logs the accounts are spread over, 1 to 64; fixed by the first process that uses them
 //	WEBHOOKS_PRIVATE  false     whether webhooks may go to private addresses, and without TLS
 //
-// and what every service has. With the same environment, and no pay running on that folder,
+// and what every service has. A caller sees and moves what is his own; a token with the scope pay:read shows everything, one
+// with pay:write moves it, too. With the same environment, and no pay running on that folder,
 //
 //	go run ./pay verify    replays the logs, checks all that must hold, and prints each shard's hash; exit code 1 if not
 //	go run ./pay export    writes the journal, an event a line
@@ -115,24 +116,28 @@ func service(n *node.Node) serve.Service {
 		Routes: map[string]serve.Handler{
 			"GET /{$}":                           serve.Page(page),
 			"POST /accounts":                     change[api.Open](h),
-			"GET /accounts":                      api.Reads(h.accounts),
-			"GET /accounts/{account}":            api.Reads(h.account),
+			"GET /accounts":                      api.Reads("", h.accounts),
+			"GET /accounts/{account}":            api.Reads("", h.account),
 			"PATCH /accounts/{account}":          change[api.Change](h),
-			"GET /accounts/{account}/entries":    api.Reads(h.statement),
+			"GET /accounts/{account}/entries":    api.Reads("", h.statement),
 			"POST /transfers":                    change[api.Move](h),
-			"POST /transfers:batch":              api.Writes(h.batch),
-			"GET /transfers/{transfer}":          api.Reads(h.transfer),
+			"POST /transfers:batch":              api.Writes("", h.batch),
+			"GET /transfers/{transfer}":          api.Reads("", h.transfer),
 			"POST /transfers/{transfer}/capture": change[api.Capture](h),
 			"POST /transfers/{transfer}/void":    change[api.Void](h),
 			"POST /transfers/{transfer}/refund":  change[api.Refund](h),
 			"POST /transfers/{transfer}/claim":   change[api.Claim](h),
-			"GET /events":                        api.Reads(h.events),
-			"POST /webhooks":                     api.Writes(h.addWebhook),
-			"GET /webhooks":                      api.Reads(h.webhooks),
-			"DELETE /webhooks/{webhook}":         api.Writes(h.dropWebhook),
-			"POST /webhooks/{webhook}/rotate":    api.Writes(h.rotateWebhook),
-			"POST /webhooks/{webhook}/enable":    api.Writes(h.enableWebhook),
+			"GET /events":                        api.Reads("", h.events),
+			"POST /webhooks":                     api.Writes(api.Write, h.addWebhook),
+			"GET /webhooks":                      api.Reads(api.Write, h.webhooks),
+			"DELETE /webhooks/{webhook}":         api.Writes(api.Write, h.dropWebhook),
+			"POST /webhooks/{webhook}/rotate":    api.Writes(api.Write, h.rotateWebhook),
+			"POST /webhooks/{webhook}/enable":    api.Writes(api.Write, h.enableWebhook),
 		},
+		Strict: []string{"POST /accounts", "PATCH /accounts/{account}", "POST /transfers", "POST /transfers:batch",
+			"POST /transfers/{transfer}/capture", "POST /transfers/{transfer}/void", "POST /transfers/{transfer}/refund",
+			"POST /transfers/{transfer}/claim", "POST /webhooks", "DELETE /webhooks/{webhook}",
+			"POST /webhooks/{webhook}/rotate", "POST /webhooks/{webhook}/enable"},
 	}
 }
 
@@ -140,8 +145,8 @@ type handlers struct{ node *node.Node }
 
 // change makes the handler of a request to the ledger: path and body say what is asked.
 func change[B api.Body](h handlers) serve.Handler {
-	return api.Writes(func(w http.ResponseWriter, r *http.Request, user, key string) error {
-		q, err := api.Request[B](r, user, key, mayMoveForOthers(r))
+	return api.Writes("", func(w http.ResponseWriter, r *http.Request, caller serve.Identity, key string) error {
+		q, err := api.Request[B](r, caller.User, key, caller.May(api.Write))
 		if err != nil {
 			return err
 		}
@@ -167,15 +172,12 @@ func change[B api.Body](h handlers) serve.Handler {
 	})
 }
 
-// mayMoveForOthers says whether the caller may move what others own: in open mode anybody.
-func mayMoveForOthers(*http.Request) bool { return true }
-
-func (h handlers) batch(w http.ResponseWriter, r *http.Request, user, key string) error {
+func (h handlers) batch(w http.ResponseWriter, r *http.Request, caller serve.Identity, key string) error {
 	var body api.Batch
 	if err := serve.Decode(r, &body); err != nil {
 		return err
 	}
-	requests, keys, err := body.Fill(key, user, mayMoveForOthers(r))
+	requests, keys, err := body.Fill(key, caller.User, caller.May(api.Write))
 	if err != nil {
 		return err
 	}
@@ -188,21 +190,21 @@ func (h handlers) batch(w http.ResponseWriter, r *http.Request, user, key string
 	return serve.List(w, results, "")
 }
 
-func (h handlers) accounts(w http.ResponseWriter, r *http.Request, _ string) error {
-	limit, err := serve.Limit(r, pageSize, pageSizeMax)
-	if err != nil {
+func (h handlers) accounts(w http.ResponseWriter, r *http.Request, caller serve.Identity) error {
+	limit, err1 := serve.Limit(r, pageSize, pageSizeMax)
+	owner, err2 := api.Owner(r, caller)
+	if err := cmp.Or(err1, err2); err != nil {
 		return err
 	}
-	query := r.URL.Query()
-	found, next, err := h.node.Accounts(r.Context(), query.Get("cursor"), query.Get("owner"), limit)
+	found, next, err := api.View(h.node, caller).Accounts(r.Context(), r.URL.Query().Get("cursor"), owner, limit)
 	if err != nil {
 		return err
 	}
 	return serve.List(w, found, next)
 }
 
-func (h handlers) account(w http.ResponseWriter, r *http.Request, _ string) error {
-	found, err := h.node.Account(r.Context(), r.PathValue("account"))
+func (h handlers) account(w http.ResponseWriter, r *http.Request, caller serve.Identity) error {
+	found, err := api.View(h.node, caller).Account(r.Context(), r.PathValue("account"))
 	if err != nil {
 		return err
 	}
@@ -215,60 +217,57 @@ func (h handlers) account(w http.ResponseWriter, r *http.Request, _ string) erro
 	return serve.JSON(w, http.StatusOK, found)
 }
 
-func (h handlers) statement(w http.ResponseWriter, r *http.Request, _ string) error {
+func (h handlers) statement(w http.ResponseWriter, r *http.Request, caller serve.Identity) error {
 	limit, err1 := serve.Limit(r, pageSize, pageSizeMax)
 	from, err2 := api.Time(r, "from")
 	to, err3 := api.Time(r, "to")
 	if err := cmp.Or(err1, err2, err3); err != nil {
 		return err
 	}
-	account, err := h.node.Account(r.Context(), r.PathValue("account"))
-	if err != nil {
-		return err
-	}
-	page, next, asOf, err := h.node.Statement(r.Context(), account.ID, r.URL.Query().Get("cursor"), from, to, limit)
+	view, cursor := api.View(h.node, caller), r.URL.Query().Get("cursor")
+	account, page, next, asOf, err := view.Statement(r.Context(), r.PathValue("account"), cursor, from, to, limit)
 	if err != nil {
 		return err
 	}
 	return serve.JSON(w, http.StatusOK, api.StatementOf(&account, &page, next, asOf))
 }
 
-func (h handlers) transfer(w http.ResponseWriter, r *http.Request, _ string) error {
-	found, err := h.node.Transfer(r.Context(), r.PathValue("transfer"))
+func (h handlers) transfer(w http.ResponseWriter, r *http.Request, caller serve.Identity) error {
+	found, err := api.View(h.node, caller).Transfer(r.Context(), r.PathValue("transfer"))
 	if err != nil {
 		return err
 	}
 	return serve.JSON(w, http.StatusOK, found)
 }
 
-func (h handlers) events(w http.ResponseWriter, r *http.Request, _ string) error {
-	query := r.URL.Query()
+func (h handlers) events(w http.ResponseWriter, r *http.Request, caller serve.Identity) error {
+	view, query := api.View(h.node, caller), r.URL.Query()
 	after := query.Get("after")
 	if api.WantsFeed(r.Header) {
 		after = cmp.Or(r.Header.Get("Last-Event-ID"), query.Get("last_event_id"), after)
-		return api.Feed(w, r, h.node, after, retryMin+rand.N(retrySpread))
+		return api.Feed(w, r, view, after, retryMin+rand.N(retrySpread))
 	}
 	limit, err := serve.Limit(r, pageSize, pageSizeMax)
 	if err != nil {
 		return err
 	}
-	events, next, err := h.node.Events(after, limit)
+	events, next, err := view.Events(after, limit)
 	if err != nil {
 		return err
 	}
 	return serve.List(w, api.Bodies(events), next)
 }
 
-func (h handlers) webhooks(w http.ResponseWriter, _ *http.Request, user string) error {
-	return serve.List(w, h.node.Webhooks().List(user), "")
+func (h handlers) webhooks(w http.ResponseWriter, _ *http.Request, caller serve.Identity) error {
+	return serve.List(w, h.node.Webhooks().List(caller.User), "")
 }
 
-func (h handlers) addWebhook(w http.ResponseWriter, r *http.Request, user, key string) error {
+func (h handlers) addWebhook(w http.ResponseWriter, r *http.Request, caller serve.Identity, key string) error {
 	var body api.Webhook
 	if err := serve.Decode(r, &body); err != nil {
 		return err
 	}
-	endpoint, again, err := h.node.Webhooks().Create(r.Context(), user, key, body.URL, body.Types)
+	endpoint, again, err := h.node.Webhooks().Create(r.Context(), caller.User, key, body.URL, body.Types)
 	if err != nil {
 		return err
 	}
@@ -276,20 +275,20 @@ func (h handlers) addWebhook(w http.ResponseWriter, r *http.Request, user, key s
 	return serve.JSON(w, http.StatusCreated, endpoint)
 }
 
-func (h handlers) rotateWebhook(w http.ResponseWriter, r *http.Request, user, key string) error {
-	endpoint, err := h.node.Webhooks().Rotate(r.Context(), user, key, r.PathValue("webhook"))
+func (h handlers) rotateWebhook(w http.ResponseWriter, r *http.Request, caller serve.Identity, key string) error {
+	endpoint, err := h.node.Webhooks().Rotate(r.Context(), caller.User, key, r.PathValue("webhook"))
 	if err != nil {
 		return err
 	}
 	return serve.JSON(w, http.StatusOK, endpoint)
 }
 
-func (h handlers) enableWebhook(w http.ResponseWriter, r *http.Request, user, _ string) error {
-	return noContent(w, h.node.Webhooks().Enable(r.Context(), user, r.PathValue("webhook")))
+func (h handlers) enableWebhook(w http.ResponseWriter, r *http.Request, caller serve.Identity, _ string) error {
+	return noContent(w, h.node.Webhooks().Enable(r.Context(), caller.User, r.PathValue("webhook")))
 }
 
-func (h handlers) dropWebhook(w http.ResponseWriter, r *http.Request, user, _ string) error {
-	return noContent(w, h.node.Webhooks().Delete(r.Context(), user, r.PathValue("webhook")))
+func (h handlers) dropWebhook(w http.ResponseWriter, r *http.Request, caller serve.Identity, _ string) error {
+	return noContent(w, h.node.Webhooks().Delete(r.Context(), caller.User, r.PathValue("webhook")))
 }
 
 func noContent(w http.ResponseWriter, err error) error {

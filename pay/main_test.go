@@ -83,13 +83,23 @@ func (p *pay) open() {
 	}
 }
 
-// as is a user.
+// as is a user, who says so himself or by a token.
 type as struct {
-	pay  *pay
-	user string
+	pay   *pay
+	user  string
+	token string
 }
 
-func (p *pay) as(user string) as { return as{p, user} }
+func (p *pay) as(user string) as { return as{pay: p, user: user} }
+
+func (a as) identify(r *http.Request) {
+	switch {
+	case a.token != "":
+		r.Header.Set("Authorization", "Bearer "+a.token)
+	case a.user != "":
+		r.Header.Set("X-User", a.user)
+	}
+}
 
 type answer struct {
 	t      *testing.T
@@ -119,9 +129,7 @@ func (a as) do(method, path string, body any, headers ...string) answer {
 	if err != nil {
 		a.pay.t.Fatal(err)
 	}
-	if a.user != "" {
-		r.Header.Set("X-User", a.user)
-	}
+	a.identify(r)
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
@@ -285,7 +293,7 @@ func (a as) stream(query string, headers ...string) *sse {
 	if err != nil {
 		a.pay.t.Fatal(err)
 	}
-	r.Header.Set("X-User", a.user)
+	a.identify(r)
 	r.Header.Set("Accept", "text/event-stream")
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])

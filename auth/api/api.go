@@ -12,6 +12,7 @@ import (
 	"dongne/auth/realm"
 	"dongne/internal/serve"
 	"dongne/internal/sharedlog"
+	"dongne/internal/verify"
 )
 
 // The bodies of requests.
@@ -54,7 +55,14 @@ type (
 
 // Handle is a handler whose errors are what Problem says.
 func Handle(handle serve.Handler) serve.Handler {
-	return func(w http.ResponseWriter, r *http.Request) error { return Problem(handle(w, r)) }
+	return func(w http.ResponseWriter, r *http.Request) error {
+		err := Problem(handle(w, r))
+		var problem *serve.Error
+		if errors.As(err, &problem) && problem.Status() == http.StatusUnauthorized && w.Header().Get("WWW-Authenticate") == "" {
+			w.Header().Set("WWW-Authenticate", "Bearer") // RFC 9110, section 15.5.2; the shell's own says more, in its place
+		}
+		return err
+	}
 }
 
 // From says where a request comes from.
@@ -94,6 +102,8 @@ func Problem(err error) error {
 		return serve.Problem(http.StatusServiceUnavailable, "busy", "too many passwords are being checked").RetryAfter(time.Second)
 	case errors.As(err, &log):
 		return logProblem(log)
+	case errors.Is(err, verify.ErrUnavailable):
+		return serve.Problem(http.StatusServiceUnavailable, "keys-unavailable", "the key of this token cannot be had now").RetryAfter(time.Second)
 	case errors.Is(err, node.ErrCredentials):
 		return serve.Problem(http.StatusUnauthorized, "credentials-wrong", "%v", node.ErrCredentials)
 	case errors.Is(err, node.ErrFactorNeeded):
@@ -121,6 +131,12 @@ func logProblem(err *sharedlog.Error) error {
 		detail = "the request was given up"
 	}
 	return serve.Problem(status, code, "%s", detail).Outcome(err.Outcome.String()).RetryAfter(time.Second).Because(err)
+}
+
+// unavailable says whether an error is about this service and not about what it was asked.
+func unavailable(err error) bool {
+	var log *sharedlog.Error
+	return errors.Is(err, verify.ErrUnavailable) || errors.As(err, &log)
 }
 
 // details say the refusals that a client may meet for people.

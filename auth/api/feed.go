@@ -1,10 +1,13 @@
 package api
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,8 +18,9 @@ import (
 )
 
 const (
-	aliveEvery  = time.Second // how often a feed says that nothing was missed
-	writeWithin = 10 * time.Second
+	writeWithin   = 10 * time.Second // for a part of a stream to be taken
+	feedItemsMax  = 10_000           // of an answer
+	feedWritesMax = 500              // items between two flushes of a stream
 )
 
 // Revocations is GET /revocations: what verifiers must forget, after the sequence number that they know; and as a stream
@@ -35,12 +39,19 @@ func Revocations(n *node.Node) serve.Handler {
 		if stream {
 			return follow(w, r, n, after)
 		}
-		items, seq, reset, _ := n.Revocations(after)
+		if err := n.Fresh(r.Context()); err != nil {
+			return err
+		}
+		news := n.News(after)
+		if len(news.Items) > feedItemsMax {
+			news.Items = news.Items[:feedItemsMax]
+			news.Seq = news.Items[feedItemsMax-1].Seq
+		}
 		return serve.JSON(w, http.StatusOK, struct {
 			Items []Revocation `json:"items"`
 			Seq   uint64       `json:"seq"`
 			Reset bool         `json:"reset"`
-		}{RevocationsOf(items), seq, reset})
+		}{RevocationsOf(news.Items), news.Seq, news.Reset})
 	}
 }
 
@@ -51,39 +62,50 @@ func follow(w http.ResponseWriter, r *http.Request, n *node.Node, after uint64) 
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
-	rc := http.NewResponseController(w)
-	tick := time.NewTicker(aliveEvery)
-	defer tick.Stop()
 	for {
-		items, seq, reset, more := n.Revocations(after)
-		if reset {
-			fmt.Fprintf(w, "event: reset\nid: %d\ndata: {\"seq\":%d}\n\n", seq, seq)
-		}
-		for _, item := range RevocationsOf(items) {
-			data, err := json.Marshal(item)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(w, "event: revocation\nid: %d\ndata: %s\n\n", item.Seq, data)
-		}
-		after = seq
-		fmt.Fprintf(w, "event: alive\ndata: {\"seq\":%d}\n\n", seq)
-		rc.SetWriteDeadline(time.Now().Add(writeWithin)) // an error means a connection of a test, without time-outs
-		if err := rc.Flush(); err != nil {
+		news := n.News(after)
+		if err := tell(w, news); err != nil {
 			return err
 		}
+		after = news.Seq
 		select {
-		case <-more:
-		case <-tick.C:
-			if err := n.Fresh(r.Context()); err != nil { // alive says that nothing was missed
-				return err
-			}
+		case <-news.More:
+		case <-news.Alive:
 		case <-r.Context().Done():
 			return nil
 		case <-serve.Draining(r.Context()):
 			return nil
 		}
 	}
+}
+
+// tell writes news to a stream, in parts, so that whoever reads slowly holds up nothing but himself.
+func tell(w http.ResponseWriter, news node.News) error {
+	rc := http.NewResponseController(w)
+	flush := func() error {
+		rc.SetWriteDeadline(time.Now().Add(writeWithin)) // an error means a connection of a test, without time-outs
+		return rc.Flush()
+	}
+	if news.Reset {
+		// Without an id: whoever is cut off before the end of what follows has to be told all of it again.
+		fmt.Fprintf(w, "event: reset\ndata: {\"seq\":%d}\n\n", news.Seq)
+	}
+	for part := range slices.Chunk(news.Items, feedWritesMax) {
+		for _, item := range RevocationsOf(part) {
+			data, err := json.Marshal(item)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(w, "event: revocation\nid: %d\ndata: %s\n\n", item.Seq, data)
+		}
+		if err := flush(); err != nil {
+			return err
+		}
+	}
+	if news.Complete {
+		fmt.Fprintf(w, "event: alive\nid: %d\ndata: {\"seq\":%d}\n\n", news.Seq, news.Seq)
+	}
+	return flush()
 }
 
 // Events is GET /events, the audit trail, newest first.
@@ -108,6 +130,9 @@ func (h Handlers) Events(w http.ResponseWriter, r *http.Request, _ string) error
 			}
 			*to = t.UnixMilli()
 		}
+	}
+	if err := h.Node.Fresh(r.Context()); err != nil {
+		return err
 	}
 	var events []realm.Event
 	h.Node.Read(func(s *realm.State) { events = s.EventsBefore(before, filter, limit) })
@@ -169,7 +194,9 @@ func migrate(ctx context.Context, w http.ResponseWriter, r *http.Request, n *nod
 			}
 		}
 	}
-	if err := lines.Err(); err != nil {
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return serve.Problem(http.StatusBadRequest, "line-invalid", "a line has over %d bytes", lineBytesMax).Outcome("unknown")
+	} else if err != nil {
 		return err
 	}
 	if err := send(); err != nil {

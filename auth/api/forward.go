@@ -20,7 +20,7 @@ func Forward(n *node.Node, legacyCookie string) serve.Handler {
 		question, err := forward.Ask(dialect, r)
 		var denial *forward.Denial
 		if err == nil {
-			denial, err = decide(w, n, legacyCookie, question)
+			denial, err = decide(w, r, n, legacyCookie, question)
 		}
 		if err != nil && !errors.As(err, &denial) {
 			return err
@@ -35,17 +35,22 @@ func Forward(n *node.Node, legacyCookie string) serve.Handler {
 }
 
 // decide answers a question with a yes in the header, or a denial.
-func decide(w http.ResponseWriter, n *node.Node, legacyCookie string, q forward.Question) (*forward.Denial, error) {
+func decide(w http.ResponseWriter, r *http.Request, n *node.Node, legacyCookie string, q forward.Question) (*forward.Denial, error) {
 	c := node.Credentials{Bearer: q.Bearer}
 	for _, cookie := range q.Cookies {
 		if cookie.Name == legacyCookie {
 			c.Legacy = cookie.Value
 		}
 	}
-	verdict, err := n.Judge(node.RouteOf(q.Path), c)
+	verdict, err := n.Judge(r.Context(), node.RouteOf(q.Path), c)
+	if err == nil {
+		err = forward.Allow(w.Header(), verdict.User, verdict.Email, verdict.Groups)
+	}
 	switch {
 	case err == nil:
-		return nil, forward.Allow(w.Header(), verdict.User, verdict.Email, verdict.Groups)
+		return nil, nil
+	case errors.Is(err, forward.ErrIdentity):
+		return &forward.Denial{Status: http.StatusForbidden, Detail: "this user's groups fit no header"}, nil
 	case !errors.Is(err, node.ErrNobody):
 		return nil, err
 	case q.Bearer != "":

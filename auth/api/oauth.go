@@ -153,7 +153,10 @@ const IntrospectScope = "introspect"
 func Introspect(n *node.Node) serve.Handler {
 	return OAuth(func(r *http.Request, form url.Values) (any, error) {
 		if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
-			claims, err := n.Verify(bearer)
+			claims, err := n.Verify(r.Context(), bearer)
+			if unavailable(err) {
+				return nil, err
+			}
 			if err != nil || !slices.Contains(claims.Scope, IntrospectScope) {
 				return nil, node.ErrClient
 			}
@@ -169,6 +172,6 @@ func Introspect(n *node.Node) serve.Handler {
 		if form.Get("token") == "" {
 			return nil, invalid("invalid_request", "token is missing")
 		}
-		return n.Introspect(form.Get("token")), nil
+		return n.Introspect(r.Context(), form.Get("token"))
 	})
 }

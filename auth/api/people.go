@@ -1,14 +1,15 @@
 package api
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"dongne/auth/node"
 	"dongne/auth/realm"
 	"dongne/internal/serve"
+	"dongne/internal/verify"
 )
 
 // adminScope is what an administrator's token has.
@@ -42,9 +43,22 @@ func (h Handlers) LogIn(w http.ResponseWriter, r *http.Request) error {
 	return serve.JSON(w, http.StatusOK, pair)
 }
 
-// person returns the user and session of a request; a client has no session, and cannot do what people do.
-func person(r *http.Request) (user string, session realm.SessionID, err error) {
+// caller returns who calls, with a token that counts by all that this node knows: also after a log-out that was answered a
+// moment ago.
+func (h Handlers) caller(r *http.Request) (serve.Identity, error) {
 	caller, err := serve.Caller(r)
+	if err == nil {
+		err = h.Node.Good(r.Context(), caller.Claims)
+	}
+	if errors.Is(err, verify.ErrRevoked) {
+		err = serve.Problem(http.StatusUnauthorized, "token-invalid", "%v", verify.ErrRevoked)
+	}
+	return caller, err
+}
+
+// person returns the user and session of a request; a client has no session, and cannot do what people do.
+func (h Handlers) person(r *http.Request) (user string, session realm.SessionID, err error) {
+	caller, err := h.caller(r)
 	if err != nil {
 		return "", session, err
 	}
@@ -57,9 +71,9 @@ func person(r *http.Request) (user string, session realm.SessionID, err error) {
 
 // LogOut is POST /logout.
 func (h Handlers) LogOut(w http.ResponseWriter, r *http.Request) error {
-	user, session, err := person(r)
+	user, session, err := h.person(r)
 	if err == nil {
-		_, err = h.Node.Do(r.Context(), &realm.EndSession{Session: session, By: user, Address: address(r)})
+		err = h.end(r, session, user)
 	}
 	return noContent(w, err)
 }
@@ -73,7 +87,7 @@ func address(r *http.Request) string {
 
 // ChangePassword is POST /password.
 func (h Handlers) ChangePassword(w http.ResponseWriter, r *http.Request) error {
-	user, session, err := person(r)
+	user, session, err := h.person(r)
 	if err != nil {
 		return err
 	}
@@ -86,18 +100,20 @@ func (h Handlers) ChangePassword(w http.ResponseWriter, r *http.Request) error {
 
 // Sessions is GET /sessions.
 func (h Handlers) Sessions(w http.ResponseWriter, r *http.Request) error {
-	user, session, err := person(r)
+	user, session, err := h.person(r)
 	if err != nil {
 		return err
 	}
-	var sessions []realm.Session
-	h.Node.Read(func(s *realm.State) { sessions = s.Sessions(user, time.Now().UnixMilli()) })
+	sessions, err := h.Node.Sessions(r.Context(), user)
+	if err != nil {
+		return err
+	}
 	return serve.List(w, SessionsOf(sessions, session.String()), "")
 }
 
 // EndSession is DELETE /sessions/{session}.
 func (h Handlers) EndSession(w http.ResponseWriter, r *http.Request) error {
-	user, _, err := person(r)
+	user, _, err := h.person(r)
 	if err != nil {
 		return err
 	}
@@ -105,13 +121,22 @@ func (h Handlers) EndSession(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return serve.Problem(http.StatusNotFound, "unknown", "there is no such session")
 	}
-	_, err = h.Node.Do(r.Context(), &realm.EndSession{Session: id, By: user, Address: address(r)})
-	return noContent(w, err)
+	return noContent(w, h.end(r, id, user))
+}
+
+// end ends a session of a user's. That it has ended before is what he wanted.
+func (h Handlers) end(r *http.Request, id realm.SessionID, user string) error {
+	_, err := h.Node.Do(r.Context(), &realm.EndSession{Session: id, By: user, Address: address(r)})
+	var refused *node.Refused
+	if errors.As(err, &refused) && refused.Code == realm.SessionEnded {
+		return nil
+	}
+	return err
 }
 
 // EndSessions is DELETE /sessions.
 func (h Handlers) EndSessions(w http.ResponseWriter, r *http.Request) error {
-	user, _, err := person(r)
+	user, _, err := h.person(r)
 	if err == nil {
 		_, err = h.Node.Do(r.Context(), &realm.EndSessions{User: user, By: user, Address: address(r)})
 	}
@@ -120,14 +145,17 @@ func (h Handlers) EndSessions(w http.ResponseWriter, r *http.Request) error {
 
 // UserInfo is GET /userinfo.
 func (h Handlers) UserInfo(w http.ResponseWriter, r *http.Request) error {
-	user, _, err := person(r)
+	user, _, err := h.person(r)
 	if err != nil {
 		return err
 	}
-	return h.tell(w, user)
+	return h.tell(w, r, user)
 }
 
-func (h Handlers) tell(w http.ResponseWriter, user string) error {
+func (h Handlers) tell(w http.ResponseWriter, r *http.Request, user string) error {
+	if err := h.Node.Fresh(r.Context()); err != nil {
+		return err
+	}
 	var u realm.User
 	known := false
 	h.Node.Read(func(s *realm.State) { u, known = s.User(user) })
@@ -139,7 +167,7 @@ func (h Handlers) tell(w http.ResponseWriter, user string) error {
 
 // Enrol is POST /second-factor.
 func (h Handlers) Enrol(w http.ResponseWriter, r *http.Request) error {
-	user, _, err := person(r)
+	user, _, err := h.person(r)
 	var body Confirmation
 	if err == nil {
 		err = serve.Decode(r, &body)
@@ -156,7 +184,7 @@ func (h Handlers) Enrol(w http.ResponseWriter, r *http.Request) error {
 
 // Confirm is POST /second-factor/confirm.
 func (h Handlers) Confirm(w http.ResponseWriter, r *http.Request) error {
-	user, _, err := person(r)
+	user, _, err := h.person(r)
 	var body Code
 	if err == nil {
 		err = serve.Decode(r, &body)
@@ -173,7 +201,7 @@ func (h Handlers) Confirm(w http.ResponseWriter, r *http.Request) error {
 
 // Unenrol is DELETE /second-factor.
 func (h Handlers) Unenrol(w http.ResponseWriter, r *http.Request) error {
-	user, _, err := person(r)
+	user, _, err := h.person(r)
 	var body Confirmation
 	if err == nil {
 		err = serve.Decode(r, &body)
@@ -187,23 +215,20 @@ func (h Handlers) Unenrol(w http.ResponseWriter, r *http.Request) error {
 // Admin is the handler of what an administrator does.
 func (h Handlers) Admin(handle func(w http.ResponseWriter, r *http.Request, by string) error) serve.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		by, err := AdminOf(r)
+		caller, err := h.caller(r)
+		if err == nil {
+			_, err = serve.Scope(r, adminScope)
+		}
 		if err != nil {
 			return err
 		}
-		return handle(w, r, by)
+		return handle(w, r, caller.User)
 	}
-}
-
-// AdminOf returns the administrator who calls, or a problem.
-func AdminOf(r *http.Request) (string, error) {
-	caller, err := serve.Scope(r, adminScope)
-	return caller.User, err
 }
 
 // User is GET /users/{user}.
 func (h Handlers) User(w http.ResponseWriter, r *http.Request, _ string) error {
-	return h.tell(w, r.PathValue("user"))
+	return h.tell(w, r, r.PathValue("user"))
 }
 
 // Disable is PUT, or with false DELETE, /users/{user}/disabled.
@@ -218,6 +243,9 @@ func (h Handlers) Disable(disabled bool) func(w http.ResponseWriter, r *http.Req
 func (h Handlers) SetGroups(w http.ResponseWriter, r *http.Request, by string) error {
 	var body Groups
 	if err := serve.Decode(r, &body); err != nil {
+		return err
+	}
+	if err := node.CheckGroups(body.Groups); err != nil {
 		return err
 	}
 	slices.Sort(body.Groups)
@@ -236,6 +264,9 @@ func (h Handlers) RotateKey(w http.ResponseWriter, r *http.Request, by string) e
 
 // Migration is GET /migrate.
 func (h Handlers) Migration(w http.ResponseWriter, r *http.Request, _ string) error {
+	if err := h.Node.Fresh(r.Context()); err != nil {
+		return err
+	}
 	return serve.JSON(w, http.StatusOK, migrationOf(h.Node))
 }
 

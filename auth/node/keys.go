@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -102,7 +103,7 @@ func (n *Node) seed(ctx context.Context) error {
 	for i, s := range n.config.Seeds {
 		login, err := realm.NormalLogin(s.Login)
 		if err == nil {
-			err = password.Check("password", login, s.Password, false)
+			err = cmp.Or(password.Check("password", login, s.Password, false), checkName(s.Name), checkEmail(s.Email), CheckGroups(s.Groups))
 		}
 		if err != nil {
 			return fmt.Errorf("user %d: %w", i, err)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base32"
@@ -46,7 +47,7 @@ func (n *Node) SignUp(ctx context.Context, q SignUp, from From) error {
 	if err != nil {
 		return &password.Weak{Field: "login", Code: "login-invalid", Detail: err.Error()}
 	}
-	if err := password.Check("password", login, q.Password, false); err != nil {
+	if err := cmp.Or(password.Check("password", login, q.Password, false), checkName(q.Name), checkEmail(q.Email)); err != nil {
 		return err
 	}
 	// Whoever signs up often, maybe to find out who is here, is slowed like one who guesses passwords.
@@ -54,23 +55,41 @@ func (n *Node) SignUp(ctx context.Context, q SignUp, from From) error {
 	if err != nil {
 		return err
 	}
-	try.failed()
+	defer try.end()
 	hash, err := n.workers.Hash(ctx, q.Password)
+	if err == nil || ctx.Err() != nil {
+		try.failed()
+	}
+	if err == nil {
+		err = n.fresh(ctx)
+	}
 	if err != nil {
 		return err
 	}
-	result, err := n.propose(ctx, &realm.SignUp{User: n.userID(login), Login: login, Name: trim(q.Name, realm.NameBytesMax), Email: q.Email,
+	taken := false
+	n.read(func(s *realm.State) { _, taken = s.UserByLogin(login) })
+	refused := &realm.Note{Kind: "sign-up-refused", Address: from.address(), Detail: login + ": " + realm.LoginTaken.String()}
+	if taken { // one entry of the log, as for a login that is free: so both take the same time
+		_, err = n.propose(ctx, refused)
+		return err
+	}
+	result, err := n.propose(ctx, &realm.SignUp{User: n.userID(login), Login: login, Name: q.Name, Email: q.Email,
 		Password: hash, Address: from.address()})
-	if err == nil && !result.Code.OK() {
-		_, err = n.propose(ctx, &realm.Note{Kind: "sign-up-refused", Address: from.address(), Detail: login + ": " + result.Code.String()})
+	switch {
+	case err == nil && result.Code == realm.Full:
+		return &Refused{result.Code}
+	case err == nil && !result.Code.OK(): // taken a moment ago
+		_, err = n.propose(ctx, refused)
 	}
 	return err
 }
 
 // userID is the id of a new user: the login itself where it can be one, so that people know each other; otherwise, as of
-// an e-mail address, which is nobody's business, a new one that sorts by time.
+// an e-mail address, which is nobody's business, or of a client's id, which would be taken for the client, a new one that
+// sorts by time.
 func (n *Node) userID(login string) string {
-	if !strings.ContainsAny(login, "@+") && !strings.HasPrefix(login, "u_") && realm.ValidUser(login) == nil {
+	_, client := n.clients[login]
+	if !client && !strings.ContainsAny(login, "@+") && !strings.HasPrefix(login, "u_") && realm.ValidUser(login) == nil {
 		return login
 	}
 	var id [12]byte
@@ -85,7 +104,10 @@ type LogIn struct{ Login, Password, Code string }
 // LogIn opens a session. The error is ErrCredentials, ErrFactorNeeded, ErrFactor, a *Throttled, password.ErrBusy, or that
 // of the log. It takes the same time for users that there are and that there are not.
 func (n *Node) LogIn(ctx context.Context, q LogIn, from From) (Pair, error) {
-	login := strings.ToLower(trim(q.Login, realm.LoginBytesMax))
+	login, err := realm.NormalLogin(q.Login)
+	if err != nil {
+		login = "?" + trim(q.Login, realm.LoginBytesMax) // nobody's, which is found out as slowly as with any other
+	}
 	try, err := n.admit(login, from)
 	if err != nil {
 		return Pair{}, err
@@ -93,19 +115,16 @@ func (n *Node) LogIn(ctx context.Context, q LogIn, from From) (Pair, error) {
 	defer try.end()
 	u, right, err := n.verify(ctx, login, q.Password)
 	if err != nil {
+		try.left(ctx)
 		return Pair{}, err
 	}
 	if !right {
-		try.failed()
-		_, err := n.propose(ctx, &realm.Note{Kind: "log-in-refused", User: u.ID, Address: from.address(), Detail: "password of " + printable(login)})
-		return Pair{}, errors.Join(ErrCredentials, err)
+		return Pair{}, n.refuseLogIn(ctx, try, u.ID, "password", ErrCredentials)
 	}
 	open := &realm.LogIn{User: u.ID, Checked: u.Version}
-	if err := n.second(ctx, &u, q.Code, open); err != nil {
-		if errors.Is(err, ErrFactor) {
-			try.failed()
-			n.propose(ctx, &realm.Note{Kind: "log-in-refused", User: u.ID, Address: from.address(), Detail: "second factor"})
-		}
+	if err := n.second(&u, q.Code, open); errors.Is(err, ErrFactor) {
+		return Pair{}, n.refuseLogIn(ctx, try, u.ID, "second factor", err)
+	} else if err != nil {
 		return Pair{}, err
 	}
 	if n.workers.NeedsRehash(u.Password) {
@@ -132,7 +151,18 @@ func (n *Node) LogIn(ctx context.Context, q LogIn, from From) (Pair, error) {
 	return n.pair(result, refresh)
 }
 
-// printable is a login as the audit trail may have it.
+// refuseLogIn counts a failure and notes it. What was sent as the login of nobody is not noted: people mistype, and there
+// passwords come too.
+func (n *Node) refuseLogIn(ctx context.Context, try *attempt, user, what string, err error) error {
+	try.failed()
+	if user == "" {
+		what = "unknown login"
+	}
+	_, failed := n.propose(ctx, &realm.Note{Kind: "log-in-refused", User: user, Address: try.from.address(), Detail: what})
+	return errors.Join(err, failed)
+}
+
+// printable is a client's id as the audit trail may have it.
 func printable(login string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
@@ -142,16 +172,13 @@ func printable(login string) string {
 	}, login)
 }
 
-// verify says whether the password is that of the user, who need not exist.
+// verify says whether the password is that of the user, who need not exist; u is zero if he does not.
 func (n *Node) verify(ctx context.Context, login, text string) (u realm.User, right bool, err error) {
+	if err := n.fresh(ctx); err != nil { // he may have signed up, or changed his password, elsewhere just now
+		return u, false, err
+	}
 	known := false
 	n.read(func(s *realm.State) { u, known = s.UserByLogin(login) })
-	if !known && n.store.Shared() { // he may have signed up elsewhere just now
-		if err := n.fresh(ctx); err != nil {
-			return u, false, err
-		}
-		n.read(func(s *realm.State) { u, known = s.UserByLogin(login) })
-	}
 	if len(text) > password.BytesMax {
 		text = "" // hashed all the same, for the time it takes
 	}
@@ -163,7 +190,7 @@ func (n *Node) verify(ctx context.Context, login, text string) (u realm.User, ri
 }
 
 // second checks the second factor of a user who has one, and notes in open what proved it.
-func (n *Node) second(_ context.Context, u *realm.User, code string, open *realm.LogIn) error {
+func (n *Node) second(u *realm.User, code string, open *realm.LogIn) error {
 	if u.TOTP.Secret == nil {
 		return nil
 	}
@@ -221,6 +248,9 @@ func (n *Node) SetPassword(ctx context.Context, user, before, after string, keep
 
 // confirm has a user who is logged in say his password again.
 func (n *Node) confirm(ctx context.Context, user, text string, from From) (realm.User, error) {
+	if err := n.fresh(ctx); err != nil {
+		return realm.User{}, err
+	}
 	var login string
 	n.read(func(s *realm.State) {
 		u, _ := s.User(user)
@@ -233,6 +263,7 @@ func (n *Node) confirm(ctx context.Context, user, text string, from From) (realm
 	defer try.end()
 	u, right, err := n.verify(ctx, login, text)
 	if err != nil {
+		try.left(ctx)
 		return u, err
 	}
 	if right {
@@ -272,6 +303,9 @@ func (n *Node) Confirm(ctx context.Context, user, code string, from From) (codes
 		return nil, err
 	}
 	defer try.end()
+	if err := n.fresh(ctx); err != nil {
+		return nil, err
+	}
 	var u realm.User
 	n.read(func(s *realm.State) { u, _ = s.User(user) })
 	if u.TOTP.Pending == nil {
@@ -357,6 +391,14 @@ func (a *attempt) failed() {
 
 // succeeded: he is who he says.
 func (a *attempt) succeeded() { a.close((*throttle.Throttle).Succeeded) }
+
+// left counts an attempt whose password was being looked at, and whose client did not wait for the verdict, as one that
+// failed: otherwise whoever hangs up in time could try as often as he likes.
+func (a *attempt) left(ctx context.Context) {
+	if ctx.Err() != nil {
+		a.failed()
+	}
+}
 
 // end is for what was neither.
 func (a *attempt) end() { a.close((*throttle.Throttle).Dropped) }

@@ -75,6 +75,8 @@ const (
 	slotBytesMax  = 5 << 18         // 1.25 MiB: what etcd takes in one request, with room for its own
 	answerMax     = 5 * time.Second // for an answer of the log; later it is unknown
 	pollEvery     = 25 * time.Millisecond
+	aliveEvery    = time.Second // how often a node makes sure, for all who follow its feed, that it misses nothing
+	provenMax     = 3 * aliveEvery / 2
 	snapshotEvery = time.Minute
 	snapshotSlots = 10_000 // written since the last snapshot
 )
@@ -103,7 +105,9 @@ type Node struct {
 	keysMu  sync.Mutex
 	private map[string]*token.Private // by kid; guarded by keysMu
 
-	shadow shadowCounts
+	feed     feed
+	refusals refusals
+	shadow   shadowCounts
 }
 
 // Open brings the realm up to the end of its log, makes the first key if there is none, and the users that are to be there.
@@ -118,11 +122,11 @@ func Open(ctx context.Context, config Config) (*Node, error) {
 	}
 	hasher, err := password.New(config.Hasher)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("PEPPERS: %w", err)
 	}
 	n := &Node{config: config, store: s, sealer: sealer, workers: password.NewWorkers(hasher, config.Workers, 0),
 		clients: map[string]Client{}, state: realm.New(), changed: make(chan struct{}), private: map[string]*token.Private{},
-		throttle: throttle.New()}
+		throttle: throttle.New(), feed: feed{alive: make(chan struct{})}}
 	for _, c := range config.Clients {
 		n.clients[c.ID] = c
 	}
@@ -148,12 +152,14 @@ func (n *Node) open(ctx context.Context) error {
 		return err
 	}
 	if err := n.seed(ctx); err != nil {
-		return err
+		return fmt.Errorf("SEED: %w", err)
 	}
 	loops, stop := context.WithCancel(context.WithoutCancel(ctx))
 	n.stop = stop
+	n.prove(ctx)
 	n.verifier = verify.Start(loops, source{n}, verify.Options{Audience: serve.Audience, Now: n.config.Now})
 	n.loop(loops, snapshotEvery, func(ctx context.Context) { n.snapshot(ctx, snapshotSlots) })
+	n.loop(loops, aliveEvery, n.prove)
 	if n.store.Shared() {
 		n.loop(loops, pollEvery, func(context.Context) { n.log.Poll() })
 	}

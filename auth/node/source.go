@@ -26,25 +26,25 @@ func (s source) Keys(context.Context) (token.Set, time.Duration, error) {
 
 // Follow implements verify.Source.
 func (s source) Follow(ctx context.Context, after uint64, on func(verify.Event)) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
 	for {
-		items, seq, reset, more := s.Revocations(after)
-		if reset {
+		news := s.News(after)
+		if news.Reset {
 			on(verify.Event{Kind: verify.Reset})
 		}
-		for _, x := range items {
+		for _, x := range news.Items {
 			kind := verify.SessionRevoked
 			if x.Kind == realm.RevokedToken {
 				kind = verify.TokenRevoked
 			}
 			on(verify.Event{Kind: kind, Seq: x.Seq, ID: x.Text(), Expires: time.UnixMilli(x.Expires)})
 		}
-		after = seq
-		on(verify.Event{Kind: verify.Alive, Seq: seq})
+		after = news.Seq
+		if true {
+			on(verify.Event{Kind: verify.Alive, Seq: after})
+		}
 		select {
-		case <-more:
-		case <-tick.C:
+		case <-news.More:
+		case <-news.Alive:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -67,6 +67,8 @@ func (n *Node) Metrics(w io.Writer) {
 	} {
 		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s gauge\n%s %d\n", g.name, g.help, g.name, g.name, g.value)
 	}
+	fmt.Fprintf(w, "# HELP auth_clients_refused_total Clients whose id or secret was wrong.\n# TYPE auth_clients_refused_total counter\n"+
+		"auth_clients_refused_total %d\n", n.refusals.counted())
 	s := n.Shadow()
 	serve.WriteCounter(w, "auth_shadow_total", "Comparisons at stage shadow of a migration, by outcome.", "outcome", map[string]uint64{
 		"same": s.Same, "only_legacy": s.OnlyLegacy, "only_new": s.OnlyNew, "other_user": s.OtherUser})

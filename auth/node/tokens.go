@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"dongne/auth/realm"
 	"dongne/internal/serve"
+	"dongne/internal/sharedlog"
 	"dongne/internal/token"
 	"dongne/internal/verify"
 )
@@ -67,14 +69,11 @@ func (n *Node) Refresh(ctx context.Context, text string, from From) (Pair, error
 	if !ok {
 		return Pair{}, ErrGrant
 	}
-	session, known := n.session(old.Session())
-	if !known && n.store.Shared() { // opened elsewhere just now, it may be
-		if err := n.fresh(ctx); err != nil {
-			return Pair{}, err
-		}
-		session, known = n.session(old.Session())
+	session, known, err := n.genuine(ctx, old)
+	if err != nil {
+		return Pair{}, err
 	}
-	if !known || !old.Genuine(session.Key) {
+	if !known || session.Ended != 0 { // for good, so the log need not be asked
 		return Pair{}, ErrGrant
 	}
 	var luck [16]byte
@@ -100,9 +99,17 @@ func (n *Node) succeed(result realm.Result, err error, before string, next realm
 	return n.pair(result, next)
 }
 
-func (n *Node) session(id realm.SessionID) (x realm.Session, known bool) {
-	n.read(func(s *realm.State) { x, known = s.Session(id) })
-	return x, known
+// genuine returns the session of a refresh token that was made for it.
+func (n *Node) genuine(ctx context.Context, t realm.Token) (x realm.Session, known bool, err error) {
+	find := func(s *realm.State) { x, known = s.Session(t.Session()) }
+	n.read(find)
+	if !known && n.store.Shared() { // opened elsewhere just now, it may be
+		if err := n.fresh(ctx); err != nil {
+			return x, false, err
+		}
+		n.read(find)
+	}
+	return x, known && t.Genuine(x.Key), nil
 }
 
 // ForClient gives a service a token of its own.
@@ -127,6 +134,35 @@ func (n *Node) ForClient(ctx context.Context, id, secret, scope string, from Fro
 	return n.access(token.Claims{Subject: c.ID, Client: c.ID, Scope: wanted}, result.At)
 }
 
+// refusals are clients that were refused. Anybody can be one, as fast as he can send; so few come into the log, and the
+// others into a metric.
+type refusals struct {
+	mu    sync.Mutex
+	since time.Time // of the present minute; guarded by mu
+	noted int       // in it; guarded by mu
+	total uint64    // guarded by mu
+}
+
+const refusalsNotedMax = 60 // a minute
+
+// count counts one more and says whether it is to be noted.
+func (r *refusals) count(now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.total++
+	if age := now.Sub(r.since); age < 0 || age >= time.Minute {
+		r.since, r.noted = now, 0
+	}
+	r.noted++
+	return r.noted <= refusalsNotedMax
+}
+
+func (r *refusals) counted() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.total
+}
+
 // Client returns the client who knows the secret, or ErrClient. Nobody guesses a secret of 32 bytes, so nobody is slowed.
 func (n *Node) Client(ctx context.Context, id, secret string, from From) (Client, error) {
 	c, known := n.clients[id]
@@ -134,12 +170,27 @@ func (n *Node) Client(ctx context.Context, id, secret string, from From) (Client
 	if subtle.ConstantTimeCompare(want[:], got[:]) == 1 && known {
 		return c, nil
 	}
+	if !n.refusals.count(n.config.Now()) {
+		return Client{}, ErrClient
+	}
 	_, err := n.propose(ctx, &realm.Note{Kind: "client-refused", Address: from.address(), Detail: printable(trim(id, realm.ClientBytesMax))})
 	return Client{}, errors.Join(ErrClient, err)
 }
 
 // Exchange gives a session for a token of the older system, once.
 func (n *Node) Exchange(ctx context.Context, text string, from From) (Pair, error) {
+	var known bool
+	find := func(s *realm.State) { _, known = s.Legacy(realm.HashOf(text)) }
+	n.read(find)
+	if !known && n.store.Shared() {
+		if err := n.fresh(ctx); err != nil {
+			return Pair{}, err
+		}
+		n.read(find)
+	}
+	if !known { // what anybody can make up does not reach the log
+		return Pair{}, ErrGrant
+	}
 	open, refresh := n.opening("", nil, from)
 	result, err := n.propose(ctx, &realm.ExchangeLegacy{Hash: realm.HashOf(text), Sealed: n.sealSuccessor(text, refresh), Opening: open})
 	return n.succeed(result, err, text, refresh)
@@ -149,27 +200,25 @@ func (n *Node) Exchange(ctx context.Context, text string, from From) (Pair, erro
 // good (RFC 7009, section 2.2).
 func (n *Node) Revoke(ctx context.Context, text string, from From) error {
 	if old, ok := realm.ParseToken(text); ok {
-		session, known := n.session(old.Session())
-		if !known || !old.Genuine(session.Key) {
-			return nil
+		session, known, err := n.genuine(ctx, old)
+		if err != nil || !known || session.Ended != 0 {
+			return err
 		}
-		_, err := n.do(ctx, &realm.EndSession{Session: session.ID, By: session.User, Address: from.address()})
+		_, err = n.do(ctx, &realm.EndSession{Session: session.ID, By: session.User, Address: from.address()})
 		return lenient(err, realm.SessionEnded, realm.Unknown)
 	}
-	claims, err := n.Verify(text)
+	claims, err := n.Verify(ctx, text)
+	if undecided(err) {
+		return err
+	}
 	if err != nil {
 		return nil
 	}
-	return n.revoke(ctx, claims, from)
-}
-
-// revoke revokes what a verified token came with: its session, or itself if it has none.
-func (n *Node) revoke(ctx context.Context, claims *token.Claims, from From) error {
 	id, ok := realm.ParseTokenID(claims.ID)
 	if !ok {
 		return nil
 	}
-	_, err := n.do(ctx, &realm.RevokeToken{ID: id, Expires: claims.Expires.UnixMilli(), User: claims.Subject, By: claims.Subject, Address: from.address()})
+	_, err = n.do(ctx, &realm.RevokeToken{ID: id, Expires: claims.Expires.UnixMilli(), User: claims.Subject, By: claims.Subject, Address: from.address()})
 	return err
 }
 
@@ -182,33 +231,62 @@ func lenient(err error, codes ...realm.Code) error {
 	return err
 }
 
-// Verify returns the claims of an access token of ours that is good now: also by what was revoked a moment ago.
-func (n *Node) Verify(text string) (*token.Claims, error) {
+// Verify returns the claims of an access token of ours that is good now: also by what was revoked a moment ago. The error is
+// that of the verifier, or of the log.
+func (n *Node) Verify(ctx context.Context, text string) (*token.Claims, error) {
 	claims, err := n.verifier.Verify(text)
-	if err == nil && n.revoked(claims) {
-		return nil, verify.ErrRevoked
+	if err == nil {
+		err = n.Good(ctx, claims)
 	}
-	return claims, err
+	if err != nil {
+		return nil, err
+	}
+	return claims, nil
+}
+
+// undecided says whether an error of Verify is about this service, and says nothing of the token.
+func undecided(err error) bool {
+	var log *sharedlog.Error
+	return errors.Is(err, verify.ErrUnavailable) || errors.As(err, &log)
+}
+
+// Good says whether what a verified token came with still counts, by all that this node knows: nil, verify.ErrRevoked, or an
+// error of the log.
+func (n *Node) Good(ctx context.Context, claims *token.Claims) error {
+	over, known := n.over(claims)
+	if !known && n.store.Shared() { // its session was opened elsewhere just now
+		if err := n.fresh(ctx); err != nil {
+			return err
+		}
+		over, known = n.over(claims)
+	}
+	if over || !known {
+		return verify.ErrRevoked
+	}
+	return nil
 }
 
 // Verifier verifies the tokens of this service's own callers.
 func (n *Node) Verifier() *verify.Verifier { return n.verifier }
 
-// revoked says whether a token, or its session, is over.
-func (n *Node) revoked(claims *token.Claims) (over bool) {
+// over says whether a token, or its session, is over; known: the session, if there is one, is.
+func (n *Node) over(claims *token.Claims) (over, known bool) {
+	known = true
 	n.read(func(s *realm.State) {
-		if id, ok := realm.ParseTokenID(claims.ID); ok && s.RevokedToken(id) {
-			over = true
-			return
-		}
+		id, ok := realm.ParseTokenID(claims.ID)
+		over = ok && s.RevokedToken(id)
 		if claims.Session == "" {
 			return
 		}
-		id, ok := realm.ParseSession(claims.Session)
-		session, known := s.Session(id)
-		over = !ok || !known || session.Ended != 0
+		var x realm.Session
+		if id, ok := realm.ParseSession(claims.Session); ok {
+			x, known = s.Session(id)
+		} else {
+			known = false
+		}
+		over = over || x.Ended != 0
 	})
-	return over
+	return over, known
 }
 
 // Introspection is what RFC 7662 tells of a token.
@@ -227,23 +305,36 @@ type Introspection struct {
 	Session  string   `json:"sid,omitempty"`
 }
 
-// Introspect tells of a token of ours, access or refresh, and of any other that it is not active.
-func (n *Node) Introspect(text string) Introspection {
+// Introspect tells of a token of ours, access or refresh, and of any other that it is not active. Of several processes each
+// answers by what it has read of the log, which is all but the last few hundredths of a second. The error is that of the log,
+// or verify.ErrUnavailable: nothing is known of the token.
+func (n *Node) Introspect(ctx context.Context, text string) (Introspection, error) {
 	if old, ok := realm.ParseToken(text); ok {
-		x, known := n.session(old.Session())
-		now := n.config.Now().UnixMilli()
-		if !known || !old.Genuine(x.Key) || x.Current != old.Hash() || x.Ended != 0 || x.Expires <= now {
-			return Introspection{}
-		}
-		return Introspection{Active: true, Type: "refresh_token", Subject: x.User, Username: n.login(x.User), Scope: x.Scope, Client: x.Client,
-			Expires: x.Expires / 1000, Issued: x.Rotated / 1000, Issuer: n.config.Issuer, Session: x.ID.String()}
+		return n.introspectRefresh(ctx, old)
 	}
-	c, err := n.Verify(text)
+	c, err := n.Verify(ctx, text)
+	if undecided(err) {
+		return Introspection{}, err
+	}
 	if err != nil {
-		return Introspection{}
+		return Introspection{}, nil
 	}
 	return Introspection{Active: true, Type: "Bearer", Subject: c.Subject, Username: n.login(c.Subject), Scope: strings.Join(c.Scope, " "), Client: c.Client,
-		Expires: c.Expires.Unix(), Issued: c.Issued.Unix(), Issuer: c.Issuer, Audience: c.Audience, ID: c.ID, Session: c.Session}
+		Expires: c.Expires.Unix(), Issued: c.Issued.Unix(), Issuer: c.Issuer, Audience: c.Audience, ID: c.ID, Session: c.Session}, nil
+}
+
+func (n *Node) introspectRefresh(ctx context.Context, t realm.Token) (Introspection, error) {
+	x, known, err := n.genuine(ctx, t)
+	if err == nil && known && x.Current != t.Hash() && n.store.Shared() { // rotated elsewhere just now, to this one
+		if err = n.fresh(ctx); err == nil {
+			x, known, err = n.genuine(ctx, t)
+		}
+	}
+	if err != nil || !known || x.Current != t.Hash() || !x.Alive(n.config.Now().UnixMilli()) {
+		return Introspection{}, err
+	}
+	return Introspection{Active: true, Type: "refresh_token", Subject: x.User, Username: n.login(x.User), Scope: x.Scope, Client: x.Client,
+		Expires: x.Expires / 1000, Issued: x.Rotated / 1000, Issuer: n.config.Issuer, Session: x.ID.String()}, nil
 }
 
 func (n *Node) login(user string) (login string) {

@@ -30,8 +30,8 @@ type Credentials struct {
 
 // Judge says who sends a request to a route, by the route's stage of the migration: at legacy and shadow the older system's
 // token decides, at dual either, and at new, or without a stage, only ours. At shadow both verdicts are compared and
-// counted. The error is ErrNobody.
-func (n *Node) Judge(route string, c Credentials) (Verdict, error) {
+// counted. The error is ErrNobody, or says that it cannot be known now: it is the log's, or wraps verify.ErrUnavailable.
+func (n *Node) Judge(ctx context.Context, route string, c Credentials) (Verdict, error) {
 	if c.Legacy == "" && LegacyToken(c.Bearer) {
 		c.Legacy, c.Bearer = c.Bearer, ""
 	}
@@ -42,24 +42,32 @@ func (n *Node) Judge(route string, c Credentials) (Verdict, error) {
 		return n.judgeLegacy(c.Legacy)
 	case realm.StageShadow:
 		old, oldErr := n.judgeLegacy(c.Legacy)
-		ours, oursErr := n.judgeToken(c.Bearer)
-		n.shadow.compare(old, oldErr, ours, oursErr)
+		if ours, oursErr := n.judgeToken(ctx, c.Bearer); oursErr == nil || errors.Is(oursErr, ErrNobody) {
+			n.shadow.compare(old, oldErr, ours, oursErr)
+		}
 		return old, oldErr
 	case realm.StageDual:
-		if v, err := n.judgeToken(c.Bearer); err == nil {
+		v, err := n.judgeToken(ctx, c.Bearer)
+		if err == nil {
 			return v, nil
 		}
-		return n.judgeLegacy(c.Legacy)
+		if old, oldErr := n.judgeLegacy(c.Legacy); oldErr == nil {
+			return old, nil
+		}
+		return v, err
 	}
-	return n.judgeToken(c.Bearer)
+	return n.judgeToken(ctx, c.Bearer)
 }
 
-func (n *Node) judgeToken(bearer string) (Verdict, error) {
+func (n *Node) judgeToken(ctx context.Context, bearer string) (Verdict, error) {
 	if bearer == "" {
 		return Verdict{}, ErrNobody
 	}
-	claims, err := n.Verify(bearer)
-	if err != nil {
+	claims, err := n.Verify(ctx, bearer)
+	switch {
+	case undecided(err):
+		return Verdict{}, err
+	case err != nil:
 		return Verdict{}, fmt.Errorf("%w: %w", ErrNobody, err)
 	}
 	v := Verdict{User: claims.Subject, Groups: claims.Groups, Session: claims.Session}
@@ -131,13 +139,13 @@ func (n *Node) Do(ctx context.Context, q realm.Request) (realm.Result, error) { 
 // Read runs f while the realm stands still; f must be quick and keep nothing that it may not.
 func (n *Node) Read(f func(s *realm.State)) { n.read(f) }
 
-// Revocations returns the revocations after a sequence number, the number of the newest, whether what is known by whoever asks
-// is of no use any more, and a channel that closes when there are more.
-func (n *Node) Revocations(after uint64) (items []realm.Revocation, seq uint64, reset bool, more <-chan struct{}) {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	items, seq, reset = n.state.Revocations(after)
-	return items, seq, reset, n.changed
+// Sessions returns a user's sessions that are alive, after all that was acknowledged anywhere before the call.
+func (n *Node) Sessions(ctx context.Context, user string) (sessions []realm.Session, err error) {
+	if err := n.fresh(ctx); err != nil {
+		return nil, err
+	}
+	n.read(func(s *realm.State) { sessions = s.Sessions(user, n.config.Now().UnixMilli()) })
+	return sessions, nil
 }
 
 // Fresh returns once memory holds all that was acknowledged anywhere before the call.

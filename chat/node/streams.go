@@ -11,6 +11,7 @@ import (
 	"dongne/chat/room"
 	"dongne/chat/stream"
 	"dongne/internal/gossip"
+	"dongne/internal/serve"
 	"dongne/internal/sharedlog"
 )
 
@@ -50,6 +51,8 @@ func topicOf(id room.ID) stream.Topic { return stream.Topic(id.String()) }
 type subscriber struct {
 	conn *stream.Conn
 	user string
+	// unwatch ends the wait for the end of the caller's token; nil before it has begun.
+	unwatch func()
 	// ahead is what the client saw on another node and this node has not; nil once it has. Until then the stream gets
 	// its events one by one, and of what the client saw elsewhere only what corrects what it was told here before.
 	ahead gossip.Vector
@@ -73,6 +76,7 @@ func (n *Node) Stream(w http.ResponseWriter, r *http.Request, user, from string)
 		n.leave(s)
 		return refused(err)
 	}
+	n.endWithToken(r, s, conn)
 	opening, err := n.opening(s, n.join(s, conn, at, from == ""))
 	if err != nil { // the client comes back, and has missed nothing
 		n.config.Logger.Error("read for a stream", "err", err)
@@ -81,6 +85,21 @@ func (n *Node) Stream(w http.ResponseWriter, r *http.Request, user, from string)
 	conn.Uncork(opening)
 	n.nowOnline(user)
 	return nil
+}
+
+// endWithToken ends a stream when the token of its caller ends or is revoked. The client comes back with another, or is
+// told that it may not.
+func (n *Node) endWithToken(r *http.Request, s *subscriber, conn *stream.Conn) {
+	unwatch := serve.AfterToken(r, func() { conn.End(streamConfig.Last) })
+	n.mu.Lock()
+	_, here := n.streams[s.user][s]
+	if here {
+		s.unwatch = unwatch
+	}
+	n.mu.Unlock()
+	if !here { // it has ended already
+		unwatch()
+	}
 }
 
 // refused says why the hub took no stream in the words of this package's users.
@@ -119,6 +138,9 @@ func (n *Node) reserve(s *subscriber) error {
 func (n *Node) leave(s *subscriber) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if s.unwatch != nil {
+		s.unwatch()
+	}
 	delete(n.ahead, s)
 	mine := n.streams[s.user]
 	delete(mine, s)

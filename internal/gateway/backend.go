@@ -31,8 +31,9 @@ type Backend struct {
 	Name string // "chat": the first segment of its paths
 	Spec []byte // its openapi.yaml
 
-	transport http.RoundTripper
-	short     atomic.Int64 // requests under way whose answer is not a stream
+	supervised bool // it is a program that was started here
+	transport  http.RoundTripper
+	short      atomic.Int64 // requests under way whose answer is not a stream
 
 	mu     sync.Mutex
 	target *url.URL // guarded by mu; nil while the service has no address
@@ -46,7 +47,7 @@ func NewBackend(name string, spec []byte, target *url.URL, transport http.RoundT
 	if target == nil {
 		state = Starting
 	}
-	return &Backend{Name: name, Spec: spec, transport: transport, target: target, state: state}
+	return &Backend{Name: name, Spec: spec, supervised: target == nil, transport: transport, target: target, state: state}
 }
 
 // Where returns the service's address, nil while it has none, and its state.
@@ -68,7 +69,19 @@ func (b *Backend) listening(addr string) { b.move(&url.URL{Scheme: "http", Host:
 // away notes that the service's program has ended.
 func (b *Backend) away(state State) { b.move(nil, state) }
 
-// Ready asks the service's /ready; the error says why it is not.
+// away is why a service is not ready: what everybody may know, and the cause.
+type away struct {
+	what  string
+	cause error
+}
+
+// Error is what everybody may know: no addresses.
+func (a *away) Error() string { return a.what }
+
+// Unwrap returns the cause.
+func (a *away) Unwrap() error { return a.cause }
+
+// Ready asks the service's /ready; the error says why it is not, in words that everybody may read.
 func (b *Backend) Ready(ctx context.Context) error {
 	target, state := b.Where()
 	if target == nil {
@@ -78,11 +91,11 @@ func (b *Backend) Ready(ctx context.Context) error {
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.JoinPath("ready").String(), nil)
 	if err != nil {
-		return fmt.Errorf("%s: %w", b.Name, err)
+		return &away{b.Name + " has no address that makes sense", err}
 	}
 	answer, err := b.transport.RoundTrip(req)
 	if err != nil {
-		return fmt.Errorf("%s does not answer: %w", b.Name, err)
+		return &away{b.Name + " does not answer", err}
 	}
 	defer answer.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, 4<<10)) // so that the connection can be used again

@@ -199,7 +199,11 @@ func (d *Development) start(b *Backend) func(ctx context.Context, listening func
 		env := append(d.Environ[:len(d.Environ):len(d.Environ)],
 			"HOST=127.0.0.1", "PORT="+port.Get(), "DEBUG_ADDR=", "DATA_DIR="+filepath.Join(d.Dir, b.Name), "TRUSTED_PROXIES=127.0.0.1")
 		if b != d.Auth {
-			env = append(env, "AUTH_URL="+d.Auth.Await(ctx))
+			url := d.Auth.Await(ctx)
+			if url == "" { // never without: that would be open development mode
+				return nil, ctx.Err()
+			}
+			env = append(env, "AUTH_URL="+url)
 		} else {
 			env = append(env, "AUTH_URL=", "ISSUER="+cmp.Or(value(d.Environ, "ISSUER"), "http://127.0.0.1/auth"),
 				"SEED="+cmp.Or(value(d.Environ, "SEED"), string(encode(d.logins))))
@@ -229,13 +233,13 @@ func value(environ []string, name string) string {
 func (d *Development) Supervise(ctx context.Context) error { return Supervise(ctx, d.supervisors) }
 
 // Announce says to people where to go, and as whom, once everything is up.
-func (d *Development) Announce(ctx context.Context, to io.Writer, scheme func() string, backends []*Backend) {
+func (d *Development) Announce(ctx context.Context, to io.Writer, g *Gateway) {
 	select {
 	case a := <-d.addr:
-		if AwaitReady(ctx, backends) != nil {
+		if AwaitReady(ctx, g.Ready) != nil {
 			return
 		}
-		fmt.Fprintf(to, "\ndongne is up: %s://%s (Ctrl-C ends it)\n", scheme(), a)
+		fmt.Fprintf(to, "\ndongne is up: %s://%s (Ctrl-C ends it)\n", g.Scheme(), a)
 		for _, l := range d.logins {
 			fmt.Fprintf(to, "  log in as %-6s with %s\n", l.Login, l.Password)
 		}

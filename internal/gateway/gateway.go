@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -24,16 +25,20 @@ import (
 	"dongne/internal/verify"
 )
 
-const syncedMax = 2 * time.Second // that a gateway waits for its peers before it takes requests
+const gossipPattern = "POST /gossip" // where package peer sends
+
+const syncedMax = 2 * time.Second // that a gateway waits for its peers before it lets requests pass
 
 // A Gateway is ready to run.
 type Gateway struct {
 	Service serve.Service
 
+	backends []*Backend
 	getenv   func(string) string
 	out      io.Writer
 	control  *control.Node
 	front    *Front
+	known    chan struct{} // closed when the control is what it was before the start
 	verifier *verify.Verifier
 	admin    serve.Service
 	stop     context.CancelFunc
@@ -42,7 +47,7 @@ type Gateway struct {
 
 // Open makes a gateway of its environment. root is its own specification; out is where its log goes.
 func Open(ctx context.Context, getenv func(string) string, root []byte, backends []*Backend, out io.Writer) (*Gateway, error) {
-	g := &Gateway{getenv: getenv, out: out}
+	g := &Gateway{known: make(chan struct{}), backends: backends, getenv: getenv, out: out}
 	logger, err := serve.NewLogger(getenv, out)
 	if err != nil {
 		return nil, err
@@ -64,12 +69,13 @@ func Open(ctx context.Context, getenv func(string) string, root []byte, backends
 	ctx, g.stop = context.WithCancel(context.WithoutCancel(ctx))
 	auth := byName["auth"]
 	g.verifier = verify.Start(ctx, verify.HTTP(&url.URL{Scheme: "http", Host: "auth"}, auth.To()), verify.Options{Audience: serve.Audience})
-	sessions := &Sessions{Verify: g.verifier.Verify, Auth: func() *url.URL { u, _ := auth.Where(); return u }, Transport: auth.transport,
-		Secure: g.tls != nil, Now: time.Now}
-	if g.front, err = NewFront(ctx, routes, byName, g.control.Table, sessions, time.Now); err != nil {
+	sessions := &Sessions{Verify: g.verifier.Verify, Auth: func() *url.URL { u, _ := auth.Where(); return u }, Transport: auth.transport, Now: time.Now}
+	go g.catchUp(ctx, getenv("PEERS") != "", logger)
+	g.front, err = NewFront(ctx, FrontOptions{Routes: routes, Backends: byName, Control: g.control.Table, Known: g.known, Sessions: sessions, Now: time.Now})
+	if err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
-	if err := g.describe(root, backends, sessions); err != nil {
+	if err := g.describe(root, sessions); err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
 	return g, nil
@@ -101,36 +107,41 @@ func openControl(ctx context.Context, getenv func(string) string, routes []Route
 	for _, r := range routes {
 		options.Routes = append(options.Routes, r.Name)
 	}
-	n, err := control.Open(ctx, options)
-	if err != nil {
-		return nil, err
+	return control.Open(ctx, options)
+}
+
+// catchUp lets requests pass when the peers have told what they know: a gateway that comes with an empty disk must not forget
+// what is switched off. They are not waited for for ever, as they may be away.
+func (g *Gateway) catchUp(ctx context.Context, peers bool, logger *slog.Logger) {
+	defer close(g.known)
+	if !peers {
+		return
 	}
-	if len(peers) > 0 { // one that comes with an empty disk must not forget what is switched off
-		select {
-		case <-n.Synced():
-		case <-time.After(syncedMax):
-			logger.Warn("not every peer answered; going on with what is known here", "waited", syncedMax.String())
-		case <-ctx.Done():
-		}
+	late := time.NewTimer(syncedMax)
+	defer late.Stop()
+	select {
+	case <-g.control.Synced():
+	case <-late.C:
+		logger.Warn("not every peer answered; going on with what is known here", "waited", syncedMax.String())
+	case <-ctx.Done():
 	}
-	return n, nil
 }
 
 // describe makes the services: the gateway's own, and that of ADMIN_ADDR.
-func (g *Gateway) describe(root []byte, backends []*Backend, sessions *Sessions) error {
-	spec, err := MergeSpecs(root, backends)
+func (g *Gateway) describe(root []byte, sessions *Sessions) error {
+	spec, err := MergeSpecs(root, g.backends)
 	if err != nil {
 		return err
 	}
-	admin := &Admin{Front: g.front, Control: g.control}
-	routes := map[string]serve.Handler{
-		"GET /{$}":             Page(),
-		"GET /status":          admin.Status,
-		"POST /login":          sessions.LogIn,
-		"POST /logout":         sessions.LogOut,
-		"POST /gateway/gossip": g.gossip,
+	admin := NewAdmin(g.front, g.control)
+	operated := map[string]serve.Handler{
+		"GET /{$}":     Page(),
+		"GET /status":  admin.Status,
+		"POST /login":  sessions.LogIn,
+		"POST /logout": sessions.LogOut,
 	}
-	operated := map[string]serve.Handler{"GET /{$}": Page(), "GET /status": admin.Status, "POST /login": sessions.LogIn, "POST /logout": sessions.LogOut}
+	routes := maps.Clone(operated)
+	routes[gossipPattern] = g.gossip
 	for pattern, handler := range admin.Routes() {
 		operated[pattern] = handler
 		if serve.IsLoopback(g.getenv("HOST")) {
@@ -146,14 +157,38 @@ func (g *Gateway) describe(root []byte, backends []*Backend, sessions *Sessions)
 		Routes:   routes,
 		Refusals: Refusals,
 		Guard:    g.front.Guard,
-		Verifier: g.verifier,
+		Verifier: publicly{g.verifier},
 		Listener: g.listener,
 		Secure:   g.tls != nil,
 		Metrics:  func(w io.Writer) { g.front.Metrics(w); g.control.Metrics(w) },
-		Ready:    func(ctx context.Context) error { return Ready(ctx, backends) },
+		Ready:    g.Ready,
 	}
+	g.Service.Quiet = []string{gossipPattern}
 	g.admin = g.Service
+	g.admin.Quiet = nil
 	g.admin.Name, g.admin.Routes = "gateway-admin", operated
+	return nil
+}
+
+// Ready says why requests should not come yet: the peers have not said what is set, tokens cannot be verified, or a service is
+// not ready.
+func (g *Gateway) Ready(ctx context.Context) error {
+	select {
+	case <-g.known:
+	default:
+		return errors.New("the other gateways have not said what is set")
+	}
+	return errors.Join(publicly{g.verifier}.Ready(), Ready(ctx, g.backends))
+}
+
+// publicly is a verifier whose Ready everybody may read: it names no address.
+type publicly struct{ *verify.Verifier }
+
+// Ready implements serve.Verifier.
+func (p publicly) Ready() error {
+	if p.Verifier.Ready() != nil {
+		return errors.New("auth has not said yet how to verify tokens")
+	}
 	return nil
 }
 

@@ -26,6 +26,10 @@ const (
 	idleTimeout   = 30 * time.Second // shorter than a service's own, so that it is not the one to hang up
 	idlePerHost   = 256              // connections kept for the next request
 	retryAfter    = time.Second      // what a client is told while a service is away
+
+	// streamGrace is what a stream of a service of ours has for a last event, when the gateway ends or the caller's token does:
+	// longer than requests under way can keep such a service from being told to end.
+	streamGrace = settleMax + 3*time.Second
 )
 
 // NewTransport returns the way to the services: nothing is compressed or
@@ -40,77 +44,125 @@ func NewTransport() *http.Transport {
 	}
 }
 
+// A passage is one request on its way through a lane.
+type passage struct {
+	lane     *Lane
+	w        http.ResponseWriter
+	r        *http.Request // the client's
+	decision control.Decision
+	target   *url.URL
+	subject  string
+	began    time.Time // when all of a kept body was there
+	try      try
+	call     *shadow.Call
+	leave    func()
+	cancel   context.CancelFunc // ends the request to the service
+	failed   error
+}
+
 // pass sends a request to target and its answer back as it comes. When there is none, its error is a problem: 502 (the
 // service did not answer properly), 503 (the breaker is open) or 504 (it took too long).
-func (l *Lane) pass(w http.ResponseWriter, r *http.Request, d control.Decision, target *url.URL, subject string, began time.Time) error {
+func (l *Lane) pass(w http.ResponseWriter, r *http.Request, d control.Decision, target *url.URL, subject string) error {
 	serve.LimitBody(r, l.BodyMax)
-	leave := l.enter()
-	defer leave()
-	t := &try{lane: l, attempts: l.Retries.Attempts}
-	from := &clientBody{ReadCloser: r.Body}
-	in := r.WithContext(r.Context())
-	in.Body = from
+	p := &passage{lane: l, w: w, r: r, decision: d, target: target, subject: subject, try: try{lane: l, attempts: l.Retries.Attempts}}
+	p.leave = l.enter()
+	defer p.leave()
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	p.cancel = cancel
+	in := r.WithContext(ctx)
 	if 0 < r.ContentLength && r.ContentLength <= l.Retries.BodyMax {
 		kept, err := io.ReadAll(r.Body)
 		if err != nil {
 			return err
 		}
-		t.body, in.Body = kept, body(kept)
+		p.try.body, in.Body = kept, body(kept)
+	} else {
+		p.try.from = &clientBody{ReadCloser: r.Body}
+		in.Body = p.try.from
 	}
-	call := l.compare(in, d, t.body)
-	defer call.Abandon()
-	var failed error
+	p.began = l.front.Now()
+	p.call = l.compare(in, d, p.try.body)
+	defer p.call.Abandon()
+	if len(r.Header["Upgrade"]) > 0 || p.try.body == nil && r.ContentLength != 0 {
+		p.proxy(in)
+	} else {
+		p.failed = p.forward(in)
+	}
+	if p.failed == nil {
+		return nil
+	}
+	return p.problem(p.failed)
+}
+
+// proxy is forward for whatever comes: what switches protocols, and bodies that are read while they are sent.
+func (p *passage) proxy(in *http.Request) {
+	w := p.w
 	proxy := httputil.ReverseProxy{
-		Rewrite:       func(p *httputil.ProxyRequest) { l.rewrite(p, target, subject) },
-		Transport:     t,
-		FlushInterval: -1,
-		BufferPool:    &buffers,
-		ErrorLog:      slog.NewLogLogger(serve.Logger(r.Context()).Handler(), slog.LevelWarn),
-		ErrorHandler:  func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
-		ModifyResponse: func(answer *http.Response) error {
-			took := l.front.Now().Sub(began)
-			l.stats.add(answer.StatusCode, took)
-			d.Done(t.failed || answer.StatusCode >= 500, took)
-			for name := range w.Header() { // what the gateway's own shell says of every answer
-				if name != "Set-Cookie" {
-					answer.Header.Del(name)
-				}
-			}
-			l.relocate(answer, target)
-			call.Answer(answer)
-			if !isStream(answer) {
-				return nil
-			}
-			leave()
-			return serve.Stream(r)
-		},
+		Rewrite:        func(q *httputil.ProxyRequest) { p.lane.rewrite(q, p.target, p.subject) },
+		Transport:      &p.try,
+		FlushInterval:  -1,
+		BufferPool:     &buffers,
+		ErrorLog:       slog.NewLogLogger(serve.Logger(in.Context()).Handler(), slog.LevelWarn),
+		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { p.failed = err },
+		ModifyResponse: p.answer,
 	}
-	if len(r.Header["Upgrade"]) > 0 {
+	if len(in.Header["Upgrade"]) > 0 {
 		w = edge.Upgradable(w)
 	}
 	proxy.ServeHTTP(w, in)
-	if failed == nil {
-		return nil
-	}
-	return l.problem(failed, t, from, r, d, began)
 }
 
-// buffers are what answers are copied through.
-var buffers = pooledBuffers{sync.Pool{New: func() any { return new([bufferBytes]byte) }}}
+// answer is told of the head of an answer before it goes to the client.
+func (p *passage) answer(answer *http.Response) error {
+	took := p.lane.front.Now().Sub(p.began)
+	p.lane.stats.add(answer.StatusCode, took)
+	p.decision.Done(p.try.failed || answer.StatusCode >= 500, took)
+	for name := range p.w.Header() { // what the gateway's own shell says of every answer
+		if name != "Set-Cookie" && name != "Vary" {
+			answer.Header.Del(name)
+		}
+	}
+	p.lane.relocate(answer, p.target)
+	p.call.Answer(answer)
+	upgraded := answer.StatusCode == http.StatusSwitchingProtocols
+	if !upgraded && !isStream(answer) {
+		return nil
+	}
+	p.leave()
+	if err := serve.Stream(p.r); err != nil {
+		return err
+	}
+	ctx := answer.Request.Context()
+	go p.end(ctx, serve.Draining(p.r.Context()))
+	if !upgraded {
+		answer.Body = &streamBody{answer.Body, func() bool { return ctx.Err() != nil && p.r.Context().Err() == nil }}
+	}
+	return nil
+}
 
-const bufferBytes = 32 << 10
-
-type pooledBuffers struct{ pool sync.Pool }
-
-// Get implements httputil.BufferPool.
-func (p *pooledBuffers) Get() []byte { return p.pool.Get().(*[bufferBytes]byte)[:] }
-
-// Put implements httputil.BufferPool.
-func (p *pooledBuffers) Put(b []byte) { p.pool.Put((*[bufferBytes]byte)(b)) }
+// end ends a stream when draining is closed: one of a service of ours after it has had the time to do it by itself. ctx is the
+// request's to the service.
+func (p *passage) end(ctx context.Context, draining <-chan struct{}) {
+	select {
+	case <-draining:
+	case <-ctx.Done():
+		return
+	}
+	if p.lane.Backend != nil && p.lane.Backend.supervised {
+		grace := time.NewTimer(streamGrace)
+		defer grace.Stop()
+		select {
+		case <-grace.C:
+		case <-ctx.Done():
+		}
+	}
+	p.cancel()
+}
 
 // compare has the other side of a strangler answer too, if it is to.
 func (l *Lane) compare(in *http.Request, d control.Decision, kept []byte) *shadow.Call {
-	if !d.Shadowed {
+	if !d.Shadowed || in.ContentLength != 0 && kept == nil {
 		return nil
 	}
 	other := d.Shadow
@@ -120,13 +172,13 @@ func (l *Lane) compare(in *http.Request, d control.Decision, kept []byte) *shado
 			return nil
 		}
 	}
-	header := in.Header.Clone()
+	copied := in.Clone(context.WithoutCancel(in.Context()))
 	return l.shadow.Begin(shadow.Request{Method: in.Method, Route: l.Name, TraceID: serve.TraceID(in.Context()), At: l.front.Now(),
 		Send: func(ctx context.Context) (*http.Response, error) {
-			out := in.Clone(ctx)
-			out.Header, out.Body = header, body(kept)
-			p := &httputil.ProxyRequest{In: in, Out: out}
-			l.rewrite(p, other, "")
+			out := copied.Clone(ctx)
+			out.Body = body(kept)
+			q := &httputil.ProxyRequest{In: copied, Out: out}
+			l.rewrite(q, other, "")
 			out.RequestURI = ""
 			return l.pool.RoundTrip(out)
 		}})
@@ -138,38 +190,36 @@ func (l *Lane) enter() (leave func()) {
 	if l.Backend == nil {
 		return func() {}
 	}
-	l.Backend.short.Add(1)
-	var once sync.Once
-	return func() { once.Do(func() { l.Backend.short.Add(-1) }) }
+	return l.Backend.enter()
 }
 
 // problem says what a request's failure means to the client.
-func (l *Lane) problem(err error, t *try, from *clientBody, r *http.Request, d control.Decision, began time.Time) error {
+func (p *passage) problem(err error) error {
 	var said *serve.Error
 	var network net.Error
 	var broken *errBroken
 	known := "unknown"
-	if !t.sent {
+	if !p.try.sent {
 		known = "not_applied"
 	}
 	switch {
-	case errors.As(err, &said) || r.Context().Err() != nil:
+	case p.try.from.failure() != nil:
+		return p.try.from.failure() // the client's doing: too large, too slow, broken off; net/http has it gone then
+	case errors.As(err, &said) || p.r.Context().Err() != nil:
 		return err // no room for a stream; or the client went, or was cut
-	case from.failure() != nil:
-		return from.failure() // the client's doing: too large, too slow, broken off
 	case errors.As(err, &broken):
-		l.stats.broken.Add(1)
-		return outcome(r, known, serve.Problem(http.StatusServiceUnavailable, "circuit-open", "%s has failed too often of late", l.Name).
+		p.lane.stats.broken.Add(1)
+		return outcome(p.r, known, serve.Problem(http.StatusServiceUnavailable, "circuit-open", "%s has failed too often of late", p.lane.Name).
 			RetryAfter(broken.wait).Because(err))
 	}
-	e := down(http.StatusBadGateway, "%s did not answer", l.Name)
+	e := down(http.StatusBadGateway, "%s did not answer", p.lane.Name)
 	if errors.As(err, &network) && network.Timeout() {
-		e = down(http.StatusGatewayTimeout, "%s did not answer in time", l.Name)
+		e = down(http.StatusGatewayTimeout, "%s did not answer in time", p.lane.Name)
 	}
-	took := l.front.Now().Sub(began)
-	l.stats.add(e.Status(), took)
-	d.Done(true, took)
-	return outcome(r, known, e.Because(err))
+	took := p.lane.front.Now().Sub(p.began)
+	p.lane.stats.add(e.Status(), took)
+	p.decision.Done(true, took)
+	return outcome(p.r, known, e.Because(err))
 }
 
 // outcome says what is known of the effect of a request that asks for one.
@@ -183,45 +233,6 @@ func outcome(r *http.Request, known string, e *serve.Error) error {
 
 func down(status int, format string, args ...any) *serve.Error {
 	return serve.Problem(status, "service-down", format, args...).RetryAfter(retryAfter)
-}
-
-// A clientBody is a request's body that remembers why it could not be read to
-// its end, which is no fault of the service. The transport may read it from
-// another goroutine; once it is closed, nobody touches the request any more.
-type clientBody struct {
-	io.ReadCloser
-
-	mu     sync.Mutex
-	closed bool  // guarded by mu
-	failed error // guarded by mu
-}
-
-// Read reads on, until the body is closed.
-func (b *clientBody) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return 0, http.ErrBodyReadAfterClose
-	}
-	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		b.failed = err
-	}
-	return n, err
-}
-
-// Close waits for a Read under way.
-func (b *clientBody) Close() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.closed = true
-	return b.ReadCloser.Close()
-}
-
-func (b *clientBody) failure() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.failed
 }
 
 // rewrite turns the client's request into the one that the service gets.
@@ -255,21 +266,30 @@ func behindPrefix(path string) string {
 	return "/" + rest
 }
 
-// relocate puts the prefix in front of a redirection within the service.
+// relocate makes what an answer says of the service's own paths true of the gateway: where it redirects to, and where a
+// cookie of it belongs. Cookies by the names of the gateway's own are dropped.
 func (l *Lane) relocate(answer *http.Response, target *url.URL) {
-	if l.KeepPrefix {
-		return
-	}
+	l.relocateCookies(answer.Header)
 	to, err := url.Parse(answer.Header.Get("Location"))
 	if err != nil || to.Host != "" && to.Host != target.Host || !strings.HasPrefix(to.Path, "/") {
 		return
 	}
 	own := strings.TrimPrefix(to.EscapedPath(), strings.TrimSuffix(target.EscapedPath(), "/"))
+	if !l.KeepPrefix {
+		own = "/" + l.Name + own
+	}
 	moved := url.URL{RawQuery: to.RawQuery, Fragment: to.Fragment}
-	answer.Header.Set("Location", "/"+l.Name+own+moved.String())
+	answer.Header.Set("Location", own+moved.String())
 }
 
 func isStream(answer *http.Response) bool {
 	kind, _, _ := mime.ParseMediaType(answer.Header.Get("Content-Type"))
 	return kind == "text/event-stream"
+}
+
+// enter counts a request whose answer is not known to be a stream, until the first call of leave.
+func (b *Backend) enter() (leave func()) {
+	b.short.Add(1)
+	var once sync.Once
+	return func() { once.Do(func() { b.short.Add(-1) }) }
 }

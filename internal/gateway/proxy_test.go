@@ -3,72 +3,22 @@ package gateway
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-
-	"dongne/internal/serve"
 )
 
 // front returns the URL of a gateway with one service, chat, at target.
-func front(t *testing.T, target *url.URL, transport http.RoundTripper) (*Backend, string) {
+func front(t *testing.T, target *url.URL) (*Backend, string) {
 	t.Helper()
-	b := NewBackend("chat", []byte("info:\n  title: Rooms <script>\n"), target, serve.Transport(transport))
-	getenv := serve.Env(nil, func(string) string { return "" })
-	handler, err := serve.New(t.Context(), getenv, io.Discard, serve.Service{
-		Name:   "gateway",
-		Routes: map[string]serve.Handler{"/chat/": b.Proxy, "GET /{$}": Page([]*Backend{b})},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := httptest.NewServer(handler)
-	t.Cleanup(server.Close)
-	return b, server.URL
-}
-
-// chat returns the URL of a service that answers with handler.
-func chat(t *testing.T, handler http.HandlerFunc) *url.URL {
-	t.Helper()
-	server := httptest.NewServer(handler)
-	t.Cleanup(server.Close)
-	target, err := url.Parse(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return target
-}
-
-func fetch(t *testing.T, req *http.Request) (*http.Response, string) {
-	t.Helper()
-	answer, err := http.DefaultTransport.RoundTrip(req) // unlike a client's Do it follows no redirection
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer, string(body)
-}
-
-func get(t *testing.T, url string) (*http.Response, string) {
-	t.Helper()
-	req, err := http.NewRequest(http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fetch(t, req)
+	g := open(t, setup{targets: map[string]*url.URL{"chat": target}})
+	return g.backends["chat"], g.url
 }
 
 func TestProxyRequest(t *testing.T) {
@@ -77,7 +27,7 @@ func TestProxyRequest(t *testing.T) {
 		Header                  map[string]string
 	}
 	got := make(chan seen, 1)
-	target := chat(t, func(w http.ResponseWriter, r *http.Request) {
+	target := service(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		s := seen{r.Method, r.RequestURI, r.Host, string(body), map[string]string{}}
 		for name := range r.Header {
@@ -90,15 +40,15 @@ func TestProxyRequest(t *testing.T) {
 		w.WriteHeader(http.StatusCreated)
 		io.WriteString(w, "done")
 	})
-	_, base := front(t, target, NewTransport())
+	_, base := front(t, target)
 	gatewayHost := strings.TrimPrefix(base, "http://")
 
-	req, err := http.NewRequest(http.MethodPost, base+"/chat/rooms/a%2Fb/x%20y?q=1;2&z=%zz", strings.NewReader("hello"))
+	req, err := http.NewRequest(http.MethodPost, base+"/chat/rooms/a%3Ab/x%20y?q=1;2&z=%zz", strings.NewReader("hello"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, value := range map[string]string{
-		"X-User": "u1", "Idempotency-Key": "k", "Accept-Encoding": "br", "User-Agent": "me",
+		"X-User": "u1", "X-Auth-Request-User": "u1", "X_user": "u1", "Idempotency-Key": "k", "Accept-Encoding": "br", "User-Agent": "me",
 		"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Host": "evil", "X-Forwarded-Prefix": "/evil", "Forwarded": "for=6.6.6.6",
 		"Connection": "X-Secret-Hop", "X-Secret-Hop": "1",
 		"Origin":      "http://" + gatewayHost,
@@ -123,8 +73,8 @@ func TestProxyRequest(t *testing.T) {
 		t.Errorf("traceparent %q does not carry the trace on in a span of its own", s.Header["Traceparent"])
 	}
 	delete(s.Header, "Traceparent")
-	want := seen{http.MethodPost, "/rooms/a%2Fb/x%20y?q=1;2&z=%zz", target.Host, "hello", map[string]string{
-		"X-User": "u1", "Idempotency-Key": "k", "Accept-Encoding": "br", "User-Agent": "me", "Content-Length": "5",
+	want := seen{http.MethodPost, "/rooms/a%3Ab/x%20y?q=1;2&z=%zz", target.Host, "hello", map[string]string{
+		"Idempotency-Key": "k", "Accept-Encoding": "br", "User-Agent": "me", "Content-Length": "5",
 		"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": gatewayHost, "X-Forwarded-Proto": "http", "X-Forwarded-Prefix": "/chat",
 		"Origin": target.String(),
 	}}
@@ -134,38 +84,35 @@ func TestProxyRequest(t *testing.T) {
 }
 
 func TestProxyPaths(t *testing.T) {
-	target := chat(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RequestURI) })
-	_, base := front(t, target, NewTransport())
+	target := service(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RequestURI) })
+	_, base := front(t, target)
 	deeper := *target
 	deeper.Path = "/under"
-	_, under := front(t, &deeper, NewTransport())
+	_, under := front(t, &deeper)
 	for _, c := range []struct{ base, path, want string }{
 		{base, "/chat/", "/"},
 		{base, "/chat/?", "/?"},
 		{base, "/chat/rooms", "/rooms"},
 		{base, "/chat/chat/", "/chat/"},
-		{base, "/%63hat/a%2Fb", "/a%2Fb"},
-		{base, "/chat/%2e%2e/x", "/%2e%2e/x"},
+		{base, "/%63hat/a%3Ab", "/a%3Ab"},
 		{under, "/chat/rooms?a=b", "/under/rooms?a=b"},
 	} {
 		if answer, got := get(t, c.base+c.path); answer.StatusCode != http.StatusOK || got != c.want {
 			t.Errorf("GET %s becomes %d %q, want %q", c.path, answer.StatusCode, got, c.want)
 		}
 	}
-	for _, path := range []string{"/chat", "/chat/../health"} {
-		if answer, _ := get(t, base+path); answer.StatusCode/100 != 3 || !strings.HasPrefix(answer.Header.Get("Location"), "/") {
-			t.Errorf("GET %s answers %d to %q, want a redirection here", path, answer.StatusCode, answer.Header.Get("Location"))
-		}
+	if answer, _ := get(t, base+"/chat"); answer.StatusCode/100 != 3 || answer.Header.Get("Location") != "/chat/" {
+		t.Errorf("GET /chat answers %d to %q, want a redirection here", answer.StatusCode, answer.Header.Get("Location"))
 	}
 }
 
 func TestProxyRelocates(t *testing.T) {
 	var location string
-	target := chat(t, func(w http.ResponseWriter, r *http.Request) {
+	target := service(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Location", location)
 		w.WriteHeader(http.StatusSeeOther)
 	})
-	_, base := front(t, target, NewTransport())
+	_, base := front(t, target)
 	for _, c := range []struct{ location, want string }{
 		{"/rooms/1?a=b#c", "/chat/rooms/1?a=b#c"},
 		{"/a%2Fb", "/chat/a%2Fb"},
@@ -207,14 +154,14 @@ func TestProxyStreams(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			next := make(chan string)
-			target := chat(t, func(w http.ResponseWriter, r *http.Request) {
+			target := service(t, func(w http.ResponseWriter, r *http.Request) {
 				write, end := c.begin(t, w)
 				defer end()
 				for event := range next {
 					write(event)
 				}
 			})
-			b, base := front(t, target, NewTransport())
+			b, base := front(t, target)
 			events := []string{"data: one\n", "data: two\n"}
 			go func() { next <- events[0] }()
 			answer, err := http.Get(base + "/chat/stream")
@@ -245,12 +192,12 @@ func TestProxyStreams(t *testing.T) {
 // A client that goes away takes its request to the service with it.
 func TestProxyClientGone(t *testing.T) {
 	began, gone := make(chan bool), make(chan bool)
-	target := chat(t, func(w http.ResponseWriter, r *http.Request) {
+	target := service(t, func(w http.ResponseWriter, r *http.Request) {
 		began <- true
 		<-r.Context().Done()
 		close(gone)
 	})
-	b, base := front(t, target, NewTransport())
+	b, base := front(t, target)
 	ctx, cancel := context.WithCancel(t.Context())
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/chat/", nil)
 	if err != nil {
@@ -275,22 +222,14 @@ func TestProxyClientGone(t *testing.T) {
 // wantDown checks the problem of a service that is away.
 func wantDown(t *testing.T, answer *http.Response, body string, status int) {
 	t.Helper()
-	var problem struct {
-		Code      string
-		Status    int
-		Retryable bool
-	}
-	if err := json.Unmarshal([]byte(body), &problem); err != nil {
-		t.Errorf("body %q: %v", body, err)
-	}
-	if answer.StatusCode != status || problem.Status != status || problem.Code != "service-down" || !problem.Retryable ||
-		answer.Header.Get("Retry-After") != "1" || answer.Header.Get("Content-Type") != "application/problem+json" {
-		t.Errorf("answer is %d %v %s, want %d service-down", answer.StatusCode, answer.Header, body, status)
+	wantProblem(t, answer, body, status, "service-down")
+	if answer.Header.Get("Retry-After") != "1" || !strings.Contains(body, `"retryable":true`) {
+		t.Errorf("nothing says that it may pass: %v %s", answer.Header, body)
 	}
 }
 
 func TestProxyServiceAway(t *testing.T) {
-	b, base := front(t, nil, NewTransport())
+	b, base := front(t, nil)
 	answer, body := get(t, base+"/chat/rooms")
 	wantDown(t, answer, body, http.StatusServiceUnavailable)
 	wantOutcome(t, base, http.StatusServiceUnavailable, "not_applied")
@@ -315,8 +254,8 @@ func TestProxyServiceAway(t *testing.T) {
 }
 
 func TestProxyHangsUp(t *testing.T) {
-	target := chat(t, func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) })
-	_, base := front(t, target, NewTransport())
+	target := service(t, func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) })
+	_, base := front(t, target)
 	answer, body := get(t, base+"/chat/rooms")
 	wantDown(t, answer, body, http.StatusBadGateway)
 	wantOutcome(t, base, http.StatusBadGateway, "unknown")
@@ -340,22 +279,20 @@ func wantOutcome(t *testing.T, base string, status int, outcome string) {
 }
 
 func TestProxyTimeout(t *testing.T) {
-	target := chat(t, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	transport := NewTransport()
-	transport.ResponseHeaderTimeout = time.Millisecond
-	_, base := front(t, target, transport)
-	answer, body := get(t, base+"/chat/rooms")
+	target := service(t, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	g := open(t, setup{targets: map[string]*url.URL{"chat": target}, routes: `{"routes":{"chat":{"timeout":"5ms"}}}`})
+	answer, body := get(t, g.url+"/chat/rooms")
 	wantDown(t, answer, body, http.StatusGatewayTimeout)
 }
 
 // Half an answer does not look whole.
 func TestProxyBrokenAnswer(t *testing.T) {
-	target := chat(t, func(w http.ResponseWriter, r *http.Request) {
+	target := service(t, func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "half")
 		http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
 	})
-	_, base := front(t, target, NewTransport())
+	_, base := front(t, target)
 	answer, err := http.Get(base + "/chat/")
 	if err != nil {
 		t.Fatal(err)
@@ -368,8 +305,8 @@ func TestProxyBrokenAnswer(t *testing.T) {
 
 // A body over the gateway's limit is the client's fault, not the service's.
 func TestProxyBodyTooLarge(t *testing.T) {
-	target := chat(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
-	_, base := front(t, target, NewTransport())
+	target := service(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
+	_, base := front(t, target)
 	for _, known := range []bool{true, false} {
 		req, err := http.NewRequest(http.MethodPost, base+"/chat/", strings.NewReader(strings.Repeat("x", 1<<20+1)))
 		if err != nil {
@@ -386,7 +323,7 @@ func TestProxyBodyTooLarge(t *testing.T) {
 
 func TestReady(t *testing.T) {
 	status := http.StatusOK
-	target := chat(t, func(w http.ResponseWriter, r *http.Request) {
+	target := service(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/ready" {
 			t.Errorf("asked for %s", r.URL.Path)
 		}
@@ -403,28 +340,5 @@ func TestReady(t *testing.T) {
 	status = http.StatusServiceUnavailable
 	if err := Ready(t.Context(), []*Backend{ok}); err == nil || !strings.Contains(err.Error(), "chat is not ready: 503") {
 		t.Errorf("Ready of a service that is not: %v", err)
-	}
-}
-
-func TestPage(t *testing.T) {
-	target := chat(t, func(w http.ResponseWriter, r *http.Request) {})
-	b, base := front(t, nil, NewTransport())
-	const refresh = `http-equiv="refresh"`
-	answer, body := get(t, base)
-	for _, want := range []string{"chat is starting", "Rooms &lt;script&gt;", `href="/chat/openapi.yaml"`, `href="/chat/health"`, refresh} {
-		if !strings.Contains(body, want) {
-			t.Errorf("the page of a service that starts lacks %q:\n%s", want, body)
-		}
-	}
-	if got := answer.Header.Get("Content-Security-Policy"); got != pagePolicy {
-		t.Errorf("policy is %q", got)
-	}
-	b.listening(target.Host)
-	_, body = get(t, base)
-	if !strings.Contains(body, `<span class="state">up</span>`) || strings.Contains(body, refresh) {
-		t.Errorf("the page of a service that is up:\n%s", body)
-	}
-	if strings.Contains(body, "http:") || strings.Contains(body, "https:") || strings.Contains(body, "src=") {
-		t.Errorf("the page asks for something elsewhere:\n%s", body)
 	}
 }

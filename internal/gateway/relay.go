@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -36,12 +37,14 @@ func (l *Lines) Write(p []byte) (int, error) {
 type Relay struct {
 	out       *Lines
 	service   string
+	labelled  []byte            // how a line begins that has the service's name in front
 	level     string            // of a wrapped line
 	now       func() time.Time  // stamps a wrapped line
 	listening func(addr string) // told the address in a line whose msg is "listening"; may be nil
 
 	mu   sync.Mutex
 	line []byte // guarded by mu: the line so far, at most lineBytesMax
+	full []byte // guarded by mu: room for a line with its label
 	lost int    // guarded by mu: bytes of the line beyond that
 }
 
@@ -49,7 +52,8 @@ type Relay struct {
 // the level and the time now. The address of a "listening" line is told to
 // listening, if that is not nil.
 func NewRelay(out *Lines, service, level string, now func() time.Time, listening func(addr string)) *Relay {
-	return &Relay{out: out, service: service, level: level, now: now, listening: listening}
+	name, _ := json.Marshal(service) // a string always can be
+	return &Relay{out: out, service: service, labelled: fmt.Appendf(nil, `{"service":%s,`, name), level: level, now: now, listening: listening}
 }
 
 // Write takes the next bytes. The error is that of the output.
@@ -92,6 +96,11 @@ func (r *Relay) pass() error {
 	if len(line) == 0 {
 		return nil
 	}
+	if lost == 0 && plain(line) {
+		r.full = append(append(append(r.full[:0], r.labelled...), line[1:]...), '\n')
+		_, err := r.out.Write(r.full)
+		return err
+	}
 	var fields map[string]json.RawMessage
 	if lost > 0 || !utf8.Valid(line) || json.Unmarshal(line, &fields) != nil || fields == nil {
 		return r.wrap(line, lost)
@@ -103,6 +112,13 @@ func (r *Relay) pass() error {
 		}
 	}
 	return r.label(line, fields)
+}
+
+// plain says of a line that it surely is a JSON object which has fields, and among them neither a service nor the message
+// "listening". Almost all lines are such.
+func plain(line []byte) bool {
+	return len(line) > 2 && line[0] == '{' && line[1] == '"' && !bytes.Contains(line, []byte(`"service"`)) && !bytes.Contains(line, []byte(`"listening"`)) &&
+		!bytes.Contains(line, []byte(`\u`)) && utf8.Valid(line) && json.Valid(line)
 }
 
 // label writes a line that is a JSON object with the service's name in front.

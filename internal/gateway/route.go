@@ -97,16 +97,16 @@ type (
 		Fallback   string       `json:"fallback"`
 		KeepPrefix *bool        `json:"keep_prefix"`
 		Auth       Auth         `json:"auth"`
-		Timeout    text         `json:"timeout"`
+		Timeout    duration     `json:"timeout"`
 		BodyMax    *int64       `json:"body_bytes_max"`
 		Rates      *[]rateJSON  `json:"rates"`
 		Retries    *retriesJSON `json:"retries"`
 	}
 	rateJSON struct {
-		By       By   `json:"by"`
-		Requests int  `json:"requests"`
-		Window   text `json:"window"`
-		Burst    int  `json:"burst"`
+		By       By       `json:"by"`
+		Requests int      `json:"requests"`
+		Window   duration `json:"window"`
+		Burst    int      `json:"burst"`
 	}
 	retriesJSON struct {
 		Attempts int    `json:"attempts"`
@@ -114,13 +114,13 @@ type (
 	}
 )
 
-// text is a duration in Go's notation.
-type text time.Duration
+// duration is a time.Duration in Go's notation.
+type duration time.Duration
 
 // UnmarshalText reads "1.5s".
-func (t *text) UnmarshalText(s []byte) error {
+func (t *duration) UnmarshalText(s []byte) error {
 	d, err := time.ParseDuration(string(s))
-	*t = text(d)
+	*t = duration(d)
 	return err
 }
 
@@ -148,7 +148,8 @@ func ReadRoutes(path string, services []string) ([]Route, error) {
 	for _, name := range services {
 		routes[name] = base
 	}
-	for name, r := range config.Routes {
+	for _, name := range slices.Sorted(maps.Keys(config.Routes)) { // of several errors always the same
+		r := config.Routes[name]
 		_, known := routes[name]
 		route, err := r.over(base)
 		switch {
@@ -176,7 +177,7 @@ func ReadRoutes(path string, services []string) ([]Route, error) {
 }
 
 // ownNames are the first segments of the gateway's own paths.
-var ownNames = []string{"admin", "gateway", "login", "logout", "health", "ready", "metrics", "status"}
+var ownNames = []string{"admin", "gateway", "gossip", "login", "logout", "health", "ready", "metrics", "status", "whoami"}
 
 func validName(name string) bool {
 	for _, c := range name {
@@ -198,6 +199,9 @@ func (j routeJSON) over(base Route) (Route, error) {
 			continue
 		}
 		parsed, err := serve.ParseURL(u.text)
+		if err == nil && parsed.User != nil {
+			err = fmt.Errorf("%q: a user has no place in it", parsed.Redacted())
+		}
 		if err != nil {
 			return r, fmt.Errorf("%s: %w", u.name, err)
 		}

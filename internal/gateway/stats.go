@@ -1,8 +1,6 @@
 package gateway
 
 import (
-	"bytes"
-	"io"
 	"math/bits"
 	"sync/atomic"
 	"time"
@@ -71,5 +69,3 @@ func (s *stats) quantile(q float64) float64 {
 	}
 	return 0
 }
-
-func bytesReader(b []byte) io.Reader { return bytes.NewReader(b) }

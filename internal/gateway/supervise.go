@@ -41,10 +41,10 @@ func Supervise(ctx context.Context, supervisors []*Supervisor) error {
 	return errors.Join(errs...)
 }
 
-// AwaitReady returns nil when all services are ready, or the error of ctx when
-// it ends first.
-func AwaitReady(ctx context.Context, backends []*Backend) error {
-	for Ready(ctx, backends) != nil {
+// AwaitReady asks until ready returns nil, or returns the error of ctx when
+// that ends first.
+func AwaitReady(ctx context.Context, ready func(context.Context) error) error {
+	for ready(ctx) != nil {
 		select {
 		case <-time.After(readyTick):
 		case <-ctx.Done():
@@ -76,7 +76,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		err := s.once(ctx)
 		if ctx.Err() != nil {
 			s.Backend.away(Stopped)
-			if err != nil {
+			if err != nil && !errors.Is(err, context.Canceled) { // of Start: it did not begin any more
 				return fmt.Errorf("%s: %w", s.Backend.Name, err)
 			}
 			return nil

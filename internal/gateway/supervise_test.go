@@ -52,7 +52,7 @@ func supervised(t *testing.T, start func(n int, p *fakeProcess, listening func(s
 			Backoff: NewBackoff(rand.New(rand.NewPCG(1, 2))),
 			Drain:   15 * time.Second,
 			Log:     slog.New(slog.DiscardHandler),
-			Start: func(listening func(string)) (Process, error) {
+			Start: func(_ context.Context, listening func(string)) (Process, error) {
 				p := &fakeProcess{ended: make(chan error, 2), calls: &calls}
 				calls = append(calls, "start")
 				starts++
@@ -214,7 +214,7 @@ func TestSuperviseWaitsForRequests(t *testing.T) {
 				b := NewBackend("chat", nil, nil, nil)
 				s := &Supervisor{
 					Backend: b, Backoff: NewBackoff(rand.New(rand.NewPCG(1, 2))), Log: slog.New(slog.DiscardHandler), Drain: time.Second,
-					Start: func(func(string)) (Process, error) {
+					Start: func(context.Context, func(string)) (Process, error) {
 						return &fakeProcess{ended: make(chan error, 2), calls: &calls}, nil
 					},
 				}

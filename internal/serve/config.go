@@ -193,7 +193,7 @@ func readConfig(getenv func(string) string, open bool) (c config, err error) {
 			"without AUTH_URL every caller is believed, so only a loopback address such as 127.0.0.1 is allowed")
 	}
 	if c.trusted, err = edge.ParsePrefixes(getenv("TRUSTED_PROXIES")); err != nil {
-		return c, fmt.Errorf("TRUSTED_PROXIES: %w", err)
+		return c, badValue("TRUSTED_PROXIES", getenv("TRUSTED_PROXIES"), "%v", err)
 	}
 	port, err := Int(getenv, "PORT", 0, 65535)
 	if err != nil {

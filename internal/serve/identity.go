@@ -2,12 +2,14 @@ package serve
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"time"
 
 	"dongne/internal/token"
+	"dongne/internal/verify"
 )
 
 const (
@@ -17,10 +19,11 @@ const (
 
 // Verifier tells whom a bearer token speaks for. Its methods may be called by any number of goroutines.
 type Verifier interface {
-	// Verify returns what a token says, if it is good now. The text of the error may be public.
+	// Verify returns what a token says, if it is good now. The text of the error may be public; one that wraps
+	// verify.ErrUnavailable says nothing against the token.
 	Verify(raw string) (*token.Claims, error)
-	// Watch returns a channel that closes when what c came with is revoked; stop ends the watch.
-	Watch(c *token.Claims) (ended <-chan struct{}, stop func())
+	// AfterRevoked calls f, in a goroutine of its own, once what c came with is revoked, until stop is called.
+	AfterRevoked(c *token.Claims, f func()) (stop func())
 	// Age is how long ago it was certain which tokens were revoked.
 	Age() time.Duration
 	// Ready says why tokens cannot be verified yet; nil: they can.
@@ -31,7 +34,7 @@ type Verifier interface {
 
 // Identity is who calls.
 type Identity struct {
-	User   string        // the user, or of a service's own token the client
+	User   string        // the user, or of a service's own token the client: 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'
 	Claims *token.Claims // nil in open development mode
 }
 
@@ -52,6 +55,12 @@ func (s *Server) identify(r *http.Request) (Identity, error) {
 		return Identity{}, err
 	}
 	claims, err := s.verifier.Verify(raw)
+	if errors.Is(err, verify.ErrUnavailable) {
+		return Identity{}, Problem(http.StatusServiceUnavailable, "auth-away", "who calls cannot be known just now").RetryAfter(overloadRetry).Because(err)
+	}
+	if err == nil && !validUser(claims.Subject) {
+		err = fmt.Errorf("its sub is not 1 to %d of A-Z, a-z, 0-9, '.', '_' and '-'", userBytesMax)
+	}
 	if err != nil {
 		return Identity{}, Problem(http.StatusUnauthorized, "token-invalid", "%v", err).
 			withHeader("WWW-Authenticate", `Bearer error="invalid_token"`)
@@ -99,7 +108,7 @@ func validUser(s string) bool {
 }
 
 // Caller returns who calls, and puts it into the request's log line. The error is a problem: 401 when there is nobody, or a
-// token that is not good; 400 when it is malformed.
+// token that is not good; 400 when it is malformed; 503 when that cannot be known just now.
 func Caller(r *http.Request) (Identity, error) {
 	x := exchangeOf(r.Context())
 	if x == nil {

@@ -36,7 +36,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"dongne/internal/token"
 	"dongne/internal/verify"
 )
 
@@ -247,7 +246,9 @@ func Draining(ctx context.Context) <-chan struct{} {
 	case x.caller.Claims == nil:
 		return x.server.draining.Done()
 	case x.life == nil:
-		x.life = newLife(x.server, x.caller.Claims)
+		ctx, cancel := context.WithCancel(x.server.draining)
+		stop := x.afterToken(cancel)
+		x.life = &life{ctx, func() { stop(); cancel() }}
 	}
 	return x.life.Done()
 }
@@ -258,18 +259,22 @@ type life struct {
 	end func()
 }
 
-func newLife(s *Server, claims *token.Claims) *life {
-	ctx, cancel := context.WithDeadline(s.draining, claims.Expires)
-	ended, stop := s.verifier.Watch(claims)
-	go func() {
-		select {
-		case <-ended:
-			cancel()
-		case <-ctx.Done():
-		}
-		stop()
-	}()
-	return &life{ctx, cancel}
+// AfterToken is Draining for streams that outlive their handler, as a hijacked connection may: f is called, in a goroutine
+// of its own, when the token of the request's Caller ends or is revoked, perhaps for both, until stop is called, which does
+// not wait for an f that was begun. Without a token f is never called.
+func AfterToken(r *http.Request, f func()) (stop func()) {
+	x := exchangeOf(r.Context())
+	if x == nil || x.caller.Claims == nil {
+		return func() {}
+	}
+	return x.afterToken(f)
+}
+
+func (x *exchange) afterToken(f func()) (stop func()) {
+	claims := x.caller.Claims
+	end := time.AfterFunc(claims.Expires.Sub(x.server.now()), f)
+	unwatch := x.server.verifier.AfterRevoked(claims, f)
+	return func() { end.Stop(); unwatch() }
 }
 
 // gate counts what is inside and lets no more than max in.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -116,13 +117,17 @@ func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	s := x.server
 	id, start := newSpanID(s.random), s.now()
-	out := r.Clone(r.Context()) // a RoundTripper must not change its request
-	out.Header.Set("Traceparent", x.trace.traceparent(id))
-	out.Header.Del("Tracestate")
-	if x.trace.state != "" {
-		out.Header.Set("Tracestate", x.trace.state)
+	out := *r // a RoundTripper must not change its request
+	out.Header = maps.Clone(r.Header)
+	if out.Header == nil {
+		out.Header = http.Header{}
 	}
-	resp, err := t.next.RoundTrip(out)
+	out.Header["Traceparent"] = []string{x.trace.traceparent(id)}
+	delete(out.Header, "Tracestate")
+	if x.trace.state != "" {
+		out.Header["Tracestate"] = []string{x.trace.state}
+	}
+	resp, err := t.next.RoundTrip(&out)
 	if s.spans != nil && x.trace.sampled {
 		span := span{
 			trace: x.trace.id, id: id, parent: x.trace.span, kind: spanClient,

@@ -62,7 +62,7 @@ func fateOf(t *testing.T, err error) fate {
 	t.Helper()
 	env := serve.Env(nil, func(string) string { return "" })
 	s, fail := serve.New(t.Context(), env, io.Discard, serve.Service{Routes: map[string]serve.Handler{
-		"POST /": Writes(func(http.ResponseWriter, *http.Request, string, string) error { return err }),
+		"POST /": Writes("", func(http.ResponseWriter, *http.Request, serve.Identity, string) error { return err }),
 	}})
 	if fail != nil {
 		t.Fatal(fail)

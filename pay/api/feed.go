@@ -87,29 +87,45 @@ type feed struct {
 	buf bytes.Buffer
 }
 
-// run sends events until ctx ends or a write fails.
+// run sends events until ctx ends or a write fails. Of events that are none of the client's business it is told, when
+// there was nothing else for a while, where it stands: it then resumes behind them.
 func (f *feed) run(ctx context.Context, source webhook.Source, after string) {
-	for f.flush() == nil && ctx.Err() == nil {
-		for f.buf.Len() < feedBytes {
-			events, next, err := source.Events(after, 1) // one by one, as each needs the cursor behind it
-			if err != nil {
-				return
-			}
-			if len(events) == 0 {
-				break
-			}
-			f.event("", next, events[0].Body)
-			after = next
-		}
-		if f.buf.Len() > 0 {
-			continue
-		}
+	for told := after; f.flush() == nil && ctx.Err() == nil; told = after {
 		quiet, cancel := context.WithTimeout(ctx, commentAfter)
-		if source.Wait(quiet, after) != nil && ctx.Err() == nil {
-			f.buf.WriteString(":\n\n")
+		var err error
+		for f.buf.Len() == 0 && err == nil && quiet.Err() == nil {
+			if after, err = f.fill(quiet, source, after); err == nil && f.buf.Len() == 0 {
+				source.Wait(quiet, after) // an error means that quiet is over
+			}
 		}
 		cancel()
+		switch {
+		case err != nil:
+			return
+		case f.buf.Len() > 0 || ctx.Err() != nil:
+		case told != after:
+			f.buf.WriteString("id: " + after + "\n\n")
+		default:
+			f.buf.WriteString(":\n\n")
+		}
 	}
+}
+
+// fill takes over what source has behind a cursor, as far as there is room, and returns the cursor behind that.
+func (f *feed) fill(ctx context.Context, source webhook.Source, after string) (string, error) {
+	for f.buf.Len() < feedBytes && ctx.Err() == nil {
+		events, next, err := source.Events(after, 1) // one by one, as each needs the cursor behind it
+		switch {
+		case err != nil:
+			return after, err
+		case len(events) > 0:
+			f.event("", next, events[0].Body)
+		case next == after:
+			return after, nil
+		}
+		after = next
+	}
+	return after, nil
 }
 
 // event writes an event; a name or id of "" is left out. data is JSON, which is written without line breaks, so no text in

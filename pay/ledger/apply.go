@@ -189,6 +189,7 @@ func (s *State) openAccount(q *Request) Result {
 	n := s.accounts.add(account{id: id, currency: q.Currency, flags: q.Settings.flags(), perTransfer: q.Settings.PerTransfer,
 		perDay: q.Settings.PerDay, owner: s.user(q.By), record: rec, changed: rec, version: 1})
 	s.byID[id] = n
+	s.own(n)
 	r := s.records.at(rec)
 	r.account = n
 	r.text = s.text(&Request{Settings: q.Settings})
@@ -282,7 +283,7 @@ func (s *State) hold(q *Request) Result {
 	a.held += reserved(a, amount)
 	s.spend(placed[0].account, amount)
 	s.roots[rec] = &root{status: statusHeld, amount: amount, remaining: amount, expires: expires,
-		payer: a.id, payee: s.own(q.Legs[1].Account)}
+		payer: a.id, payee: s.clone(q.Legs[1].Account)}
 	heap.Push(&s.due, due{expires, rec})
 	return Result{Record: rec}
 }
@@ -310,8 +311,8 @@ func (s *State) expiry(q *Request) int64 {
 	return s.position.Time + DefaultExpiry
 }
 
-// own returns a text that does not keep a whole command in memory.
-func (s *State) own(id string) string {
+// clone returns a text that does not keep a whole command in memory.
+func (s *State) clone(id string) string {
 	if n := s.find(id); n != 0 {
 		return s.accounts.at(n).id
 	}
@@ -373,9 +374,23 @@ const (
 	unlimited = false
 )
 
-// payable says whether the accounts can take their legs: whose they are, funds, limits, range.
+// payable says whether the accounts can take their legs: whose they are, funds, limits, range. Who pays comes first: a
+// caller who has less than he wants to pay must not learn from the answer what stands in the accounts of others.
 func (s *State) payable(q *Request, legs []Leg, placed []placed, limits bool) Result {
+	for _, pays := range [...]bool{true, false} {
+		if refused := s.takes(q, legs, placed, pays, limits); refused.Refused != 0 {
+			return refused
+		}
+	}
+	return Result{}
+}
+
+// takes is payable for the legs that pay, or for those that receive.
+func (s *State) takes(q *Request, legs []Leg, placed []placed, pays, limits bool) Result {
 	for _, leg := range placed {
+		if leg.amount < 0 != pays {
+			continue
+		}
 		a := s.accounts.at(leg.account)
 		change := a.natural(leg.amount)
 		code := Code(0)
@@ -464,7 +479,7 @@ func (s *State) execute(q *Request, kind recordKind, parent uint32, legs []Leg, 
 	s.depart(rec, q.Currency, placed)
 	owned := make([]Leg, len(legs))
 	for i, leg := range legs {
-		owned[i] = Leg{s.own(leg.Account), leg.Amount}
+		owned[i] = Leg{s.clone(leg.Account), leg.Amount}
 	}
 	s.settling[rec] = &crossing{legs: owned, any: q.Any}
 	return Result{Record: rec, Settling: true}

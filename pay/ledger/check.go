@@ -15,6 +15,7 @@ import (
 //   - captured + voided + remaining (with what moves) = authorised; refunds do not exceed what was captured, nor what each
 //     receiver received
 //   - every key decided something that exists
+//   - every account that has an owner is among his, in order
 func (s *State) Check() error {
 	if err := s.checkPostings(); err != nil {
 		return err
@@ -47,7 +48,32 @@ func (s *State) Check() error {
 			return fmt.Errorf("ledger: the balances of %v add up to %v", c, sum)
 		}
 	}
+	if err := s.checkOwners(); err != nil {
+		return err
+	}
 	return s.checkKeys()
+}
+
+// checkOwners looks for accounts that are missing among their owner's, or are there without being his.
+func (s *State) checkOwners() error {
+	listed := 0
+	for user, accounts := range s.owned {
+		listed += len(accounts)
+		for i, n := range accounts {
+			if s.accounts.at(n).owner != user || i > 0 && accounts[i-1] >= n {
+				return fmt.Errorf("ledger: account %q is listed as user %q's, or in the wrong place", s.accounts.at(n).id, *s.users.at(user))
+			}
+		}
+	}
+	for n := 1; n < s.accounts.n; n++ {
+		if s.accounts.at(uint32(n)).owner != 0 {
+			listed--
+		}
+	}
+	if listed != 0 {
+		return fmt.Errorf("ledger: %d accounts more are listed as users' than have an owner", listed)
+	}
+	return nil
 }
 
 // checkPostings adds up each account's statement and each record's legs.

@@ -178,9 +178,16 @@ func TestCheckFinds(t *testing.T) {
 				p.pending = false
 			}
 		},
-		"a lost key":                func(s *State) { delete(s.byKey, s.keys.at(0).key) },
-		"a key of no record":        func(s *State) { s.keys.at(0).record = uint32(s.records.n) },
-		"a key with two decisions":  func(s *State) { s.keys.at(0).record, s.keys.at(0).code = 1, Forbidden },
+		"a lost key":               func(s *State) { delete(s.byKey, s.keys.at(0).key) },
+		"a key of no record":       func(s *State) { s.keys.at(0).record = uint32(s.records.n) },
+		"a key with two decisions": func(s *State) { s.keys.at(0).record, s.keys.at(0).code = 1, Forbidden },
+		"a lost owner": func(s *State) {
+			for user := range s.owned {
+				s.owned[user] = s.owned[user][1:]
+			}
+		},
+		"another owner":             func(s *State) { s.accounts.at(1).owner++ },
+		"owned twice":               func(s *State) { u := s.accounts.at(1).owner; s.owned[u] = append(s.owned[u], s.owned[u][0]) },
 		"less than nothing":         func(s *State) { overdrawn(t, s).flags &^= Settings{Overdraft: true}.flags() },
 		"a line of another account": func(s *State) { last(s).account = 1 + last(s).account%2 },
 	} {

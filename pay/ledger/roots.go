@@ -100,7 +100,7 @@ func (r *root) receive(s *State, legs []Leg) {
 		i := slices.IndexFunc(r.receivedBy, func(h share) bool { return h.account == leg.Account })
 		if i < 0 {
 			i = len(r.receivedBy)
-			r.receivedBy = append(r.receivedBy, share{account: s.own(leg.Account)})
+			r.receivedBy = append(r.receivedBy, share{account: s.clone(leg.Account)})
 		}
 		r.receivedBy[i].received += leg.Amount
 	}
@@ -273,7 +273,7 @@ func (s *State) refundable(rec uint32) *root {
 	payers := 0
 	for _, leg := range s.legs(rec) {
 		if leg.Amount < 0 {
-			r.payer = s.own(leg.Account)
+			r.payer = s.clone(leg.Account)
 			payers++
 		}
 	}

@@ -240,7 +240,9 @@ func (r *reader) tables(s *State) {
 	s.byID = make(map[string]uint32, accounts)
 	for range accounts {
 		a := r.account()
-		s.byID[a.id] = s.accounts.add(a)
+		n := s.accounts.add(a)
+		s.byID[a.id] = n
+		s.own(n)
 	}
 	for range r.count(recordBytes) {
 		s.records.add(r.record())

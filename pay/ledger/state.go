@@ -19,8 +19,9 @@ type State struct {
 	byID     map[string]uint32
 	users    column[string] // index 0: nobody
 	byUser   map[string]uint32
-	records  column[record]  // record n is at index n; 0 is unused
-	postings column[posting] // index 0 is unused
+	owned    map[uint32][]uint32 // user → his accounts, sorted
+	records  column[record]      // record n is at index n; 0 is unused
+	postings column[posting]     // index 0 is unused
 	texts    blobs
 	keys     column[used]
 	byKey    map[Key]uint32      // index in keys
@@ -202,7 +203,7 @@ func NewState(shard, shards int) *State {
 		panic(fmt.Sprintf("ledger: shard %d of %d", shard, shards))
 	}
 	s := &State{shard: shard, shards: shards, byID: map[string]uint32{}, byUser: map[string]uint32{},
-		byKey: map[Key]uint32{}, marks: map[uint32][]uint32{}, roots: map[uint32]*root{},
+		owned: map[uint32][]uint32{}, byKey: map[Key]uint32{}, marks: map[uint32][]uint32{}, roots: map[uint32]*root{},
 		settling: map[uint32]*crossing{}, portions: map[ID]*portion{}}
 	s.accounts.add(account{})
 	s.users.add("")
@@ -240,6 +241,13 @@ func (s *State) user(name string) uint32 {
 		s.byUser[name] = n
 	}
 	return n
+}
+
+// own notes whose an account is that was just added; one of the system is nobody's.
+func (s *State) own(n uint32) {
+	if owner := s.accounts.at(n).owner; owner != 0 {
+		s.owned[owner] = append(s.owned[owner], n)
+	}
 }
 
 // system returns a system account, which is made when it is needed.

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"encoding/binary"
+	"slices"
 	"sort"
 	"strconv"
 	"time"
@@ -265,16 +266,30 @@ func (s *State) Owner(id string) (string, bool) {
 // Accounts returns the accounts behind the one with a number, in the order of their opening, with their numbers; owner ""
 // is everybody, the system accounts too.
 func (s *State) Accounts(after uint32, owner string, limit int) (found []Account, last uint32) {
+	if owner != "" {
+		return s.ownedBy(s.byUser[owner], after, limit)
+	}
 	for last = after; int(last)+1 < s.accounts.n && len(found) < limit; {
 		last++
-		a := s.accounts.at(last)
-		if owner != "" && *s.users.at(a.owner) != owner {
-			continue
-		}
-		v, _ := s.Account(a.id)
+		v, _ := s.Account(s.accounts.at(last).id)
 		found = append(found, v)
 	}
 	if int(last)+1 >= s.accounts.n {
+		last = 0
+	}
+	return found, last
+}
+
+func (s *State) ownedBy(user, after uint32, limit int) (found []Account, last uint32) {
+	mine := s.owned[user]
+	first, _ := slices.BinarySearch(mine, after+1)
+	mine = mine[first:]
+	for _, n := range mine[:min(limit, len(mine))] {
+		v, _ := s.Account(s.accounts.at(n).id)
+		found = append(found, v)
+		last = n
+	}
+	if len(found) == len(mine) {
 		last = 0
 	}
 	return found, last
@@ -347,6 +362,9 @@ func (s *State) Events(after uint32, limit int) []Event {
 	}
 	return events
 }
+
+// Event returns the event with a number that exists.
+func (s *State) Event(number uint32) Event { return s.event(number) }
 
 // LastEvent returns the number of the newest event; 0: there is none.
 func (s *State) LastEvent() uint32 { return uint32(s.records.n - 1) }

@@ -26,6 +26,9 @@ func (n *Node) Do(ctx context.Context, q ledger.Request, wait time.Duration) (An
 	if answer, known := home.replay(&q); known {
 		return answer, n.finished(ctx, answer)
 	}
+	if refused, err := n.admit(ctx, home, &q); err != nil || refused != 0 {
+		return home.answer(&q, ledger.Result{Refused: refused}), err
+	}
 	done, err := n.board(ctx, q.Key, wait)
 	if err != nil {
 		return Answer{}, err

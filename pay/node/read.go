@@ -165,13 +165,8 @@ func (n *Node) Events(after string, limit int) (events []webhook.Event, next str
 		sh.read(func(s *ledger.State) { pages[i] = s.Events(seen[i], limit) })
 	}
 	for len(events) < limit {
-		first := -1
-		for i, page := range pages {
-			if len(page) > 0 && (first < 0 || page[0].Time < pages[first][0].Time) {
-				first = i
-			}
-		}
-		if first < 0 {
+		first, ok := earliest(pages, func(e *ledger.Event) int64 { return e.Time })
+		if !ok {
 			break
 		}
 		e := &pages[first][0]
@@ -180,6 +175,16 @@ func (n *Node) Events(after string, limit int) (events []webhook.Event, next str
 		events = append(events, encodeEvent(first, e))
 	}
 	return events, cursorText(seen), nil
+}
+
+// earliest returns which page's first element is the oldest; false: all are empty.
+func earliest[T any](pages [][]T, at func(*T) int64) (first int, ok bool) {
+	for i, page := range pages {
+		if len(page) > 0 && (!ok || at(&page[0]) < at(&pages[first][0])) {
+			first, ok = i, true
+		}
+	}
+	return first, ok
 }
 
 func (n *Node) cursor(text string) ([]uint32, error) {

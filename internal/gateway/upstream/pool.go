@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,6 +30,7 @@ const (
 	headsMax     = 8        // informational answers before the real one
 	inlineMax    = 64 << 10 // bytes of a body that is sent before the answer is waited for
 	drainMax     = 4 << 10  // bytes of an answer that nobody wants, read so that its connection can be kept
+	drainWithin  = 10 * time.Millisecond
 )
 
 // ErrNotSent wraps the errors of requests of which no byte was sent.
@@ -58,6 +60,75 @@ type conn struct {
 	left   int64     // bytes that may be read until the answer's head has ended
 	r      *bufio.Reader
 	w      *bufio.Writer
+
+	mu     sync.Mutex
+	headed bool // the answer's head is there: no time-out of its own bounds what follows; guarded by mu
+}
+
+// wait bounds what the service may take until the next sign of it, or of the client, has come; 0: not at all.
+func (c *conn) wait(ctx context.Context, d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pool.HeadTimeout == 0 || c.headed {
+		return
+	}
+	if d == 0 {
+		c.SetDeadline(time.Time{})
+	} else {
+		c.SetDeadline(time.Now().Add(d))
+	}
+	if ctx.Err() != nil {
+		c.SetDeadline(givenUp) // it may just have been moved again
+	}
+}
+
+// giveUp ends the wait for the answer's head.
+func (c *conn) giveUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.headed {
+		c.SetDeadline(givenUp)
+	}
+}
+
+// begin and head enclose the time in which wait counts.
+func (c *conn) begin(ctx context.Context) {
+	c.mu.Lock()
+	c.headed = false
+	c.mu.Unlock()
+	c.wait(ctx, c.pool.HeadTimeout)
+}
+
+func (c *conn) head(ctx context.Context) {
+	c.left = math.MaxInt64
+	c.wait(ctx, 0)
+	c.mu.Lock()
+	c.headed = true
+	c.mu.Unlock()
+}
+
+// givenUp is a deadline in the past.
+var givenUp = time.Unix(1, 0)
+
+// A clientBody is a request's body on its way. While the client is waited for, the service need not answer; where the client
+// does not send it to its end, there is no answer to wait for.
+type clientBody struct {
+	io.ReadCloser
+	conn    *conn
+	ctx     context.Context
+	failure atomic.Pointer[error]
+}
+
+// Read reads on.
+func (b *clientBody) Read(p []byte) (int, error) {
+	b.conn.wait(b.ctx, 0)
+	n, err := b.ReadCloser.Read(p)
+	b.conn.wait(b.ctx, b.conn.pool.HeadTimeout)
+	if err != nil && err != io.EOF {
+		b.failure.Store(&err)
+		b.conn.giveUp()
+	}
+	return n, err
 }
 
 // Read bounds the head of an answer.
@@ -227,8 +298,15 @@ func (p *Pool) CloseIdleConnections() {
 // exchange sends a request and reads the head of its answer. untouched says of an error that not a byte of an answer came.
 func (c *conn) exchange(r *http.Request) (answer *http.Response, untouched bool, err error) {
 	// The deadline lies in the past as soon as the request is given up, until its answer's body has ended.
-	stop := context.AfterFunc(r.Context(), func() { c.SetDeadline(time.Unix(1, 0)) })
-	sent, err := c.send(r)
+	stop := context.AfterFunc(r.Context(), func() { c.SetDeadline(givenUp) })
+	out, from := r, (*clientBody)(nil)
+	if r.Body != nil && r.Body != http.NoBody {
+		from = &clientBody{ReadCloser: r.Body, conn: c, ctx: r.Context()}
+		copied := *r
+		copied.Body, out = from, &copied
+	}
+	c.begin(r.Context())
+	sent, err := c.send(out)
 	if err != nil && sent == nil {
 		stop()
 		return nil, true, err
@@ -236,6 +314,9 @@ func (c *conn) exchange(r *http.Request) (answer *http.Response, untouched bool,
 	answer, untouched, err = c.receive(r)
 	if err != nil {
 		stop()
+		if from != nil && from.failure.Load() != nil {
+			err = *from.failure.Load()
+		}
 		return nil, untouched, err // RoundTrip closes the connection, which ends the sending of a body
 	}
 	answer.Body = c.body(r, answer, stop, sent)
@@ -247,12 +328,6 @@ var closed = func() chan error { c := make(chan error); close(c); return c }()
 
 // send writes a request. What it returns is closed when the body is no longer touched; it is nil when nothing can be answered.
 func (c *conn) send(r *http.Request) (<-chan error, error) {
-	if c.pool.HeadTimeout > 0 {
-		c.SetDeadline(time.Now().Add(c.pool.HeadTimeout))
-		if r.Context().Err() != nil {
-			c.SetDeadline(time.Unix(1, 0)) // it may have been moved again
-		}
-	}
 	write := func() error {
 		if err := r.Write(c.w); err != nil {
 			return err
@@ -288,13 +363,7 @@ func (c *conn) receive(r *http.Request) (*http.Response, bool, error) {
 			return nil, false, err
 		}
 		if answer.StatusCode >= 200 || answer.StatusCode == http.StatusSwitchingProtocols {
-			c.left = math.MaxInt64
-			if c.pool.HeadTimeout > 0 {
-				c.SetDeadline(time.Time{})
-				if r.Context().Err() != nil {
-					c.SetDeadline(time.Unix(1, 0))
-				}
-			}
+			c.head(r.Context())
 			return answer, false, nil
 		}
 	}
@@ -340,9 +409,18 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Buffered is how many bytes, of an answer with a length, can be read without waiting for the service.
+func (b *body) Buffered() int {
+	if b.over {
+		return 0
+	}
+	return b.conn.r.Buffered()
+}
+
 // Close gives the connection back if little of the body is left, and closes it otherwise.
 func (b *body) Close() error {
 	if !b.over {
+		b.conn.SetReadDeadline(time.Now().Add(drainWithin)) // nobody may be about to send the rest
 		n, err := io.CopyN(io.Discard, b.inner, drainMax)
 		b.end(err == io.EOF && n < drainMax)
 		b.err = http.ErrBodyReadAfterClose
@@ -361,6 +439,7 @@ func (b *body) end(whole bool) {
 		free = false // the service did not wait for the rest of the request
 	}
 	if whole && free && b.keep && b.conn.r.Buffered() == 0 {
+		b.conn.SetReadDeadline(time.Time{}) // of Close
 		b.conn.pool.put(b.conn)
 		return
 	}
