@@ -267,6 +267,7 @@ func TestPrograms(t *testing.T) {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	t.Run("life", func(t *testing.T) { life(t, path) })
+	t.Run("auth stopped", func(t *testing.T) { authStopped(t, path) })
 	t.Run("known URL", func(t *testing.T) { knownURL(t, path) })
 	t.Run("no toolchain", func(t *testing.T) {
 		p := start(t, path, "PATH=")
@@ -341,6 +342,70 @@ func life(t *testing.T, path string) {
 	if rest, err := io.ReadAll(events); err != nil || !strings.Contains(string(rest), "event: bye\n") {
 		t.Errorf("the stream's last event is %q, %v; want bye", rest, err)
 	}
+}
+
+// While auth hangs, whoever has a token goes on; but no money moves once nobody can know which tokens were revoked.
+func authStopped(t *testing.T, path string) {
+	p := start(t, path)
+	auth := p.lineOf("gateway", "service started", "auth")
+	base := p.url()
+	access := logIn(t, base, "admin", p.passwords()["admin"])
+	ask := func(method, path, body string) (status int, text string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), method, base+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+access)
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Idempotency-Key", "k")
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		all, err := io.ReadAll(answer.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.StatusCode, string(all)
+	}
+	account := func() (int, string) {
+		return ask("POST", "/pay/accounts", `{"id":"bank","currency":"KRW","kind":"asset"}`)
+	}
+	if status, body := account(); status != http.StatusCreated {
+		t.Fatalf("before: %d %s", status, body)
+	}
+	if err := syscall.Kill(auth.Pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(auth.Pid, syscall.SIGCONT)
+	until := func(what string, holds func() bool) {
+		t.Helper()
+		limit := time.After(patience)
+		for tick := time.Tick(100 * time.Millisecond); !holds(); {
+			select {
+			case <-tick:
+			case <-limit:
+				t.Fatalf("not within %v: %s\n%s", patience, what, p.output())
+			}
+		}
+	}
+	until("money stands still", func() bool {
+		if status, body := ask("GET", "/chat/rooms", ""); status != http.StatusOK {
+			t.Errorf("chat while auth hangs: %d %s", status, body)
+		}
+		status, body := account()
+		return status == http.StatusServiceUnavailable && strings.Contains(body, `"code":"revocations-unknown"`) && strings.Contains(body, `"outcome":"not_applied"`)
+	})
+	if status, body := ask("GET", "/pay/accounts/bank", ""); status != http.StatusOK {
+		t.Errorf("a look at an account: %d %s", status, body)
+	}
+	fetch(t, base+"/")
+	fetch(t, base+"/status")
+	syscall.Kill(auth.Pid, syscall.SIGCONT)
+	until("money moves again", func() bool { status, _ := account(); return status == http.StatusCreated || status == http.StatusOK })
+	p.cleanEnd(auth.Pid)
 }
 
 // transfers makes two accounts and a transfer at a pay below base, and hears of it on the stream that is open meanwhile.

@@ -45,6 +45,8 @@ require (
 replace dongne => ../
 
 tool (
+	dongne
+	dongne/auth
 	dongne/chat
 	dongne/pay
 	github.com/nats-io/nats-server/v2

@@ -1,6 +1,6 @@
 // Package e2e tests from outside what the root module serves: its OpenAPI documents against everything that the services
-// really answered, and chat's page in a real browser. It is a module of its own because the root module needs nothing but
-// the standard library.
+// and the gateway really answered, the pages in a real browser, auth behind real proxies, and its tokens before verifiers that
+// others wrote. It is a module of its own because the root module needs nothing but the standard library.
 //
 //	DONGNE_EXCHANGES    folder of recorded exchanges, <service>.jsonl; empty: they are recorded first, by the root's tests
 //	DONGNE_SCREENSHOTS  folder for pictures of the page; empty: none are taken
@@ -145,6 +145,7 @@ func TestExchanges(t *testing.T) {
 	dir := exchanges(t)
 	for _, name := range services(t) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			c := contractOf(t, name)
 			all := read(t, filepath.Join(dir, name+".jsonl"))
 			seen := make(map[string]int)
@@ -179,7 +180,7 @@ func exchanges(t *testing.T) string {
 	dir := t.TempDir()
 	args := []string{"test", "-count=1", "-short"}
 	for _, name := range services(t) {
-		args = append(args, "./"+name+"/...")
+		args = append(args, "./"+name) // its own package alone speaks HTTP to the service
 	}
 	cmd := exec.CommandContext(t.Context(), "go", args...)
 	cmd.Dir = ".."

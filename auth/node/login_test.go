@@ -97,8 +97,8 @@ func TestLogInRefused(t *testing.T) {
 }
 
 // TestLogInTime measures, and logs, the time of log-ins of a user that there is and of one that there is not, interleaved.
-// What decides it is that both do the same, which TestLogInRefused and package password's tests count; time alone is judged
-// roughly here, since others use the machine too.
+// What decides it is that both do the same, which TestLogInRefused and package password's tests count. Time itself is judged
+// by the fastest of each, and roughly, as others use the machine too.
 func TestLogInTime(t *testing.T) {
 	s := open(t, func(c *Config) { c.Hasher.Rounds = 20_000 })
 	const times = 60
@@ -109,16 +109,22 @@ func TestLogInTime(t *testing.T) {
 		wantError(t, login, err, ErrCredentials)
 		return time.Since(began)
 	}
-	for i := range times {
-		s.clock.advance(time.Hour) // so that nobody has to wait
-		known[i], unknown[i] = measure(ana, 1000+2*i), measure("nobody", 1001+2*i)
+	var ratio float64
+	for try := range 5 {
+		for i := range times {
+			s.clock.advance(time.Hour) // so that nobody has to wait
+			known[i], unknown[i] = measure(ana, 1000+2*i), measure("nobody", 1001+2*i)
+		}
+		slices.Sort(known)
+		slices.Sort(unknown)
+		ratio = float64(known[0]) / float64(unknown[0])
+		t.Logf("try %d, medians of %d: known %v, unknown %v, ratio %.4f; of the fastest %.4f", try, times, known[times/2], unknown[times/2],
+			float64(known[times/2])/float64(unknown[times/2]), ratio)
+		if 0.8 < ratio && ratio < 1.25 {
+			return
+		}
 	}
-	median := func(d []time.Duration) time.Duration { slices.Sort(d); return d[len(d)/2] }
-	ratio := float64(median(known)) / float64(median(unknown))
-	t.Logf("medians of %d: known %v, unknown %v, ratio %.4f", times, known[times/2], unknown[times/2], ratio)
-	if ratio < 0.7 || ratio > 1.4 {
-		t.Error("the time of a log-in tells whether there is such a user")
-	}
+	t.Errorf("the time of a log-in tells whether there is such a user: ratio %.4f", ratio)
 }
 
 // TestPasswordChange ends the other sessions and the tokens of the older system, needs the password, and loses to another one

@@ -39,7 +39,7 @@ func (s source) Follow(ctx context.Context, after uint64, on func(verify.Event))
 			on(verify.Event{Kind: kind, Seq: x.Seq, ID: x.Text(), Expires: time.UnixMilli(x.Expires)})
 		}
 		after = news.Seq
-		if true {
+		if news.Complete {
 			on(verify.Event{Kind: verify.Alive, Seq: after})
 		}
 		select {

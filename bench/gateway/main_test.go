@@ -12,6 +12,11 @@ import (
 	"dongne/bench/authserver"
 )
 
+func TestMain(m *testing.M) {
+	stockMain()
+	os.Exit(m.Run())
+}
+
 const wrkText = `Running 1s test @ http://127.0.0.1:1/
   1 threads and 64 connections
   Thread Stats   Avg      Stdev     Max   +/- Stdev

@@ -49,6 +49,7 @@ const (
 	caddyBare  = "caddy, bare"
 	caddyAuth  = "caddy + forward_auth"
 	oursNobody = "ours, without a token"
+	stock      = "httputil.ReverseProxy, bare"
 )
 
 // findSystems builds ours and looks for what is installed: wrk and ours must be there.
@@ -67,6 +68,7 @@ func findSystems(ctx context.Context, dir string) (systems, error) {
 	s.all = []system{
 		{name: ours, ours: true, authenticates: true, start: startOurs(gateway, "required")},
 		{name: oursNobody, ours: true, start: startOurs(gateway, "optional")},
+		{name: stock, start: startStock},
 		{name: nginxBare, start: startNginx(false)},
 		{name: nginxAuth, authenticates: true, askAuth: true, start: startNginx(true)},
 		{name: caddyBare, start: startCaddy(false)},

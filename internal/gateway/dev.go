@@ -52,7 +52,10 @@ func DevLogins(dir string) ([]Login, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	return all, os.WriteFile(path, encode(all), 0o600)
+	if err := os.WriteFile(path+".new", encode(all), 0o600); err != nil { // half a file would be of no use
+		return nil, err
+	}
+	return all, os.Rename(path+".new", path)
 }
 
 // newPassword is 80 random bits, in groups that can be typed.
@@ -197,7 +200,8 @@ func (d *Development) start(b *Backend) func(ctx context.Context, listening func
 	var port Port
 	return func(ctx context.Context, listening func(addr string)) (Process, error) {
 		env := append(d.Environ[:len(d.Environ):len(d.Environ)],
-			"HOST=127.0.0.1", "PORT="+port.Get(), "DEBUG_ADDR=", "DATA_DIR="+filepath.Join(d.Dir, b.Name), "TRUSTED_PROXIES=127.0.0.1")
+			"HOST=127.0.0.1", "PORT="+port.Get(), "DEBUG_ADDR=", "DATA_DIR="+filepath.Join(d.Dir, b.Name), "TRUSTED_PROXIES=127.0.0.1",
+			"PEERS=", "PEER_SECRET=") // the gateway's, not the service's
 		if b != d.Auth {
 			url := d.Auth.Await(ctx)
 			if url == "" { // never without: that would be open development mode

@@ -136,10 +136,7 @@ func TestRetryOverHangingAnswer(t *testing.T) {
 // Slow clients are cut off in time, and hold up nobody: one that never ends its header is no request, one that never ends its
 // body gets a 408.
 func TestSlowloris(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it waits for the shell's own limits, half a minute")
-	}
-	t.Parallel()
+	t.Parallel() // it waits for the shell's own limits, half a minute
 	g := open(t, setup{targets: map[string]*url.URL{"chat": service(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })},
 		routes: `{"defaults":{"timeout":"100ms","retries":{"attempts":1}}}`})
 	const each = 50
