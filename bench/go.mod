@@ -3,7 +3,7 @@ module dongne/bench
 go 1.26.0
 
 require (
-	dongne v0.0.0 // indirect
+	dongne v0.0.0
 	github.com/google/go-cmp v0.7.0
 	github.com/jackc/pgx/v5 v5.12.0
 	go.etcd.io/bbolt v1.5.0

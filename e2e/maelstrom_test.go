@@ -15,7 +15,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// The harness with nodes in other languages, and its reports in a browser.
+// The harness with nodes in other languages, and its reports in a browser. These tests wait most of the time, so they do it
+// together.
 
 const examples = "../maelstrom/examples"
 
@@ -70,6 +71,7 @@ func try(t *testing.T, harness, store string, trials ...trial) (reports []string
 
 // Nodes as a learner writes them, in two languages, are right, partitions or not.
 func TestForeignNodes(t *testing.T) {
+	t.Parallel()
 	need(t, "python3", "python3")
 	need(t, "node", "nodejs")
 	harness := build(t, "./maelstrom")
@@ -108,6 +110,7 @@ func altered(t *testing.T, name, old, new string) string {
 
 // What they do wrong is found, and explained: which node, which line, what to do.
 func TestForeignMistakes(t *testing.T) {
+	t.Parallel()
 	need(t, "python3", "python3")
 	need(t, "node", "nodejs")
 	harness := build(t, "./maelstrom")
@@ -195,6 +198,7 @@ func (p *tab) inAllLooks(page string) {
 // The reports of a run that passed and of two that failed, in a browser: the verdict, the reasons, the pictures. What a
 // node printed is shown as text, whatever it is.
 func TestReports(t *testing.T) {
+	t.Parallel()
 	need(t, "python3", "python3")
 	browser := newBrowser(t)
 	harness := build(t, "./maelstrom")

@@ -142,6 +142,7 @@ func TestCombinedDocument(t *testing.T) {
 
 // TestExchanges holds everything that the services answered in their own tests against their documents.
 func TestExchanges(t *testing.T) {
+	t.Parallel() // with what mostly waits
 	dir := exchanges(t)
 	for _, name := range services(t) {
 		t.Run(name, func(t *testing.T) {

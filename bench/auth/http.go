@@ -91,8 +91,11 @@ func (b *bench) saveProfile(debug, part string) error {
 	return os.WriteFile(b.profileFile(part), profile, 0o600)
 }
 
+// A newWorker makes a session's worker: each call of request is one request, and check is called at the end.
+type newWorker func(ctx context.Context, addr string, p authserver.Pair) (request, check func() error, err error)
+
 // overHTTP measures a part with a fresh auth each round. workers makes one worker of each session, and a check for the end.
-func (b *bench) overHTTP(ctx context.Context, part, title string, goal float64, worker func(ctx context.Context, addr string, p authserver.Pair) (request func() error, check func() error, err error)) {
+func (b *bench) overHTTP(ctx context.Context, part, title string, goal float64, worker newWorker) {
 	rows := []report.Row{{Name: "ours (auth)", Ours: true}}
 	results, remarks := report.Rounds(ctx, &b.Report, b.options.rounds, rows, func(int) (rate, error) {
 		dir, err := b.folder()
@@ -156,7 +159,9 @@ func (b *bench) refresh(ctx context.Context) {
 			request := func() error {
 				var next authserver.Pair
 				status, answer, err := conn.Do("POST", "/oauth2/token", authserver.FormType, []byte("grant_type=refresh_token&refresh_token="+p.Refresh))
-				if err == nil && (status != http.StatusOK || json.Unmarshal(answer, &next) != nil || next.Refresh == "" || next.Refresh == p.Refresh || next.Access == p.Access) {
+				fresh := err == nil && status == http.StatusOK && json.Unmarshal(answer, &next) == nil && next.Refresh != "" &&
+					next.Refresh != p.Refresh && next.Access != p.Access
+				if err == nil && !fresh {
 					err = fmt.Errorf("refresh: status %d: %s", status, answer)
 				}
 				before, p = p.Refresh, next

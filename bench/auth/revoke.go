@@ -27,7 +27,8 @@ func (b *bench) revoke(ctx context.Context) {
 	b.Table(title, []string{"p50", "p99", ""}, rows, remarks, func(name string) []string {
 		got := results[name]
 		p99 := report.Pick(got, func(q quantiles) float64 { return float64(q.p99) })
-		return []string{report.Millis(report.Median(got, func(q quantiles) float64 { return float64(q.p50) })), report.Millis(report.Mid(p99)), report.Span(p99, report.Millis)}
+		p50 := report.Median(got, func(q quantiles) float64 { return float64(q.p50) })
+		return []string{report.Millis(p50), report.Millis(report.Mid(p99)), report.Span(p99, report.Millis)}
 	})
 	b.Goal("revocation p99, ms", "≤", report.Median(results[rows[0].Name], func(q quantiles) float64 { return float64(q.p99) })/1e6, revokeGoal)
 }

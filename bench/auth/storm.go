@@ -42,13 +42,18 @@ func (b *bench) logIns(ctx context.Context) {
 	title := b.title(fmt.Sprintf("GET with a token, each %v, beside %d parallel log-ins", askEvery, b.options.logins))
 	b.Table(title, columns, rows, remarks, func(name string) []string {
 		of := index(name)
-		mid := func(pick func(s storm) time.Duration) float64 {
-			return report.Median(all, func(s storm) float64 { return float64(pick(s)) })
+		mid := func(pick func(s storm) time.Duration) string {
+			return report.Millis(report.Median(all, func(s storm) float64 { return float64(pick(s)) }))
 		}
-		return []string{report.Millis(mid(func(s storm) time.Duration { return s.quiet[of].p50 })), report.Millis(mid(func(s storm) time.Duration { return s.quiet[of].p99 })),
-			report.Millis(mid(func(s storm) time.Duration { return s.during[of].p50 })), report.Millis(mid(func(s storm) time.Duration { return s.during[of].p99 })),
+		return []string{
+			mid(func(s storm) time.Duration { return s.quiet[of].p50 }),
+			mid(func(s storm) time.Duration { return s.quiet[of].p99 }),
+			mid(func(s storm) time.Duration { return s.during[of].p50 }),
+			mid(func(s storm) time.Duration { return s.during[of].p99 }),
 			fmt.Sprintf("%.2f", report.Median(all, func(s storm) float64 { return s.ratio(of) })),
-			fmt.Sprintf("%.1f", report.Median(all, func(s storm) float64 { return s.logins })), report.Count(report.Median(all, func(s storm) float64 { return s.busy }))}
+			fmt.Sprintf("%.1f", report.Median(all, func(s storm) float64 { return s.logins })),
+			report.Count(report.Median(all, func(s storm) float64 { return s.busy })),
+		}
 	})
 	for i, name := range verifiers {
 		b.Goal("p99 beside log-ins ÷ alone, "+name, "≤", report.Median(all, func(s storm) float64 { return s.ratio(i) }), stormGoal)
@@ -84,23 +89,28 @@ func (b *bench) storm(ctx context.Context) (s storm, err error) {
 	if err != nil {
 		return s, err
 	}
-	ask := func(of int) (quantiles, error) {
-		return probe(ctx, [2]string{chatAddr, auth.Addr}[of], pair, b.options.duration()/2)
-	}
-	for of := range verifiers {
-		if s.quiet[of], err = ask(of); err != nil {
-			return s, err
+	ask := func() (both [2]quantiles, err error) { // at the same time, so that what else happens here happens to both
+		var all sync.WaitGroup
+		var errs [2]error
+		for of, addr := range [2]string{chatAddr, auth.Addr} {
+			all.Go(func() { both[of], errs[of] = probe(ctx, addr, pair, b.options.duration()) })
 		}
+		all.Wait()
+		return both, errors.Join(errs[0], errs[1])
+	}
+	if s.quiet, err = ask(); err != nil {
+		return s, err
 	}
 	inner, cancel := context.WithCancel(ctx)
 	var in, busy atomic.Int64
 	began := time.Now()
 	ended := make(chan error, 1)
 	go func() { ended <- logIns(inner, auth, b.options.logins, &in, &busy) }()
-	for of := range verifiers {
-		if err == nil {
-			s.during[of], err = ask(of)
-		}
+	for err == nil && in.Load() == 0 && len(ended) == 0 { // until the first is in: the queue stands
+		err = load.Wait(ctx, askEvery)
+	}
+	if err == nil && in.Load() > 0 {
+		s.during, err = ask()
 	}
 	elapsed := time.Since(began).Seconds()
 	s.logins, s.busy = float64(in.Load())/elapsed, float64(busy.Load())/elapsed
@@ -121,7 +131,8 @@ func (b *bench) startChat(ctx context.Context, auth *authserver.Server) (addr st
 	if err != nil {
 		return "", nil, err
 	}
-	env := []string{"HOST=127.0.0.1", "PORT=" + ports[0], "DATA_DIR=" + dir, "AUTH_URL=http://" + auth.Addr, "LOGS_URL=", "DEBUG_ADDR=", "LOG_LEVEL=warn"}
+	env := []string{"HOST=127.0.0.1", "PORT=" + ports[0], "DATA_DIR=" + dir, "AUTH_URL=http://" + auth.Addr,
+		"LOGS_URL=", "DEBUG_ADDR=", "LOG_LEVEL=warn"}
 	if p, err = proc.Start(env, b.chat); err != nil {
 		return "", nil, err
 	}

@@ -94,8 +94,8 @@ func verifications(ctx context.Context) (calls [3]func(i int) error, closeAll fu
 	tokens := make([]string, cachedTokens)
 	for i := range tokens {
 		now := time.Now().Truncate(time.Second)
-		tokens[i], err = key.Sign(token.Claims{Issuer: issuer, Audience: []string{"dongne"}, Subject: fmt.Sprintf("u_%020d", i), Session: fmt.Sprintf("s_%022d", i),
-			ID: fmt.Sprintf("%022d", i), Issued: now, Expires: now.Add(time.Hour)})
+		tokens[i], err = key.Sign(token.Claims{Issuer: issuer, Audience: []string{"dongne"}, Subject: fmt.Sprintf("u_%020d", i),
+			Session: fmt.Sprintf("s_%022d", i), ID: fmt.Sprintf("%022d", i), Issued: now, Expires: now.Add(time.Hour)})
 		if err != nil {
 			return calls, nil, err
 		}

@@ -258,7 +258,8 @@ func startCaddy(asks bool) func(context.Context, string, behind) (*server, error
 		if err := os.WriteFile(file, config, 0o600); err != nil {
 			return nil, err
 		}
-		p, err := proc.Start([]string{"HOME=" + dir, "XDG_DATA_HOME=" + dir, "XDG_CONFIG_HOME=" + dir}, "caddy", "run", "--config", file, "--adapter", "caddyfile")
+		home := []string{"HOME=" + dir, "XDG_DATA_HOME=" + dir, "XDG_CONFIG_HOME=" + dir}
+		p, err := proc.Start(home, "caddy", "run", "--config", file, "--adapter", "caddyfile")
 		if err != nil {
 			return nil, err
 		}

@@ -117,8 +117,12 @@ func (r *Relay) pass() error {
 // plain says of a line that it surely is a JSON object which has fields, and among them neither a service nor the message
 // "listening". Almost all lines are such.
 func plain(line []byte) bool {
-	return len(line) > 2 && line[0] == '{' && line[1] == '"' && !bytes.Contains(line, []byte(`"service"`)) && !bytes.Contains(line, []byte(`"listening"`)) &&
-		!bytes.Contains(line, []byte(`\u`)) && utf8.Valid(line) && json.Valid(line)
+	for _, unusual := range []string{`"service"`, `"listening"`, `\u`} {
+		if bytes.Contains(line, []byte(unusual)) {
+			return false
+		}
+	}
+	return len(line) > 2 && line[0] == '{' && line[1] == '"' && utf8.Valid(line) && json.Valid(line)
 }
 
 // label writes a line that is a JSON object with the service's name in front.
