@@ -26,6 +26,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path"
 	"slices"
@@ -95,7 +96,7 @@ func run(ctx context.Context, getenv func(string) string, stdout, stderr io.Writ
 		return err
 	}
 	absent := slices.DeleteFunc(slices.Clone(backends), located)
-	dev := gateway.Development{Module: module, Dir: getenv("DATA_DIR"), Environ: environ, Auth: find(backends, "auth"), Absent: absent,
+	dev := gateway.Development{Module: module, Dir: getenv("DATA_DIR"), Environ: environ, Issuer: issuer(getenv), Auth: find(backends, "auth"), Absent: absent,
 		Stdout: stdout, Logger: func(w io.Writer) *slog.Logger { log, _ = serve.NewLogger(getenv, w); return log }}
 	if err := dev.Prepare(ctx); err != nil {
 		return err
@@ -147,4 +148,16 @@ func find(backends []*gateway.Backend, name string) *gateway.Backend {
 		panic(fmt.Sprintf("dongne: there is no %s", name))
 	}
 	return backends[i]
+}
+
+// issuer is auth's URL behind this gateway. On a port that is not known yet it names none, but stays the same.
+func issuer(getenv func(string) string) string {
+	host := getenv("HOST")
+	if port := getenv("PORT"); port != "0" {
+		host = net.JoinHostPort(host, port)
+	}
+	if getenv("TLS_CERT") != "" {
+		return "https://" + host + "/auth"
+	}
+	return "http://" + host + "/auth"
 }

@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -61,6 +62,9 @@ var vars = append(serve.Common("auth", 8081),
 func main() { serve.Main("auth: log-ins, tokens, and who may come in", vars, run) }
 
 func run(ctx context.Context, getenv func(string) string, stdout io.Writer) error {
+	if runtime.GOMAXPROCS(0) == 1 {
+		runtime.GOMAXPROCS(2) // or nobody is answered while a password is hashed: see password.Workers
+	}
 	config, err := configure(getenv, stdout)
 	if err != nil {
 		return err

@@ -292,6 +292,19 @@ func (s *sides) next() map[int]string {
 	return before
 }
 
+// The checker of TestCanaryUnderLoad sees who is mixed, and accuses nobody who asked while a step was taken.
+func TestSides(t *testing.T) {
+	s := sides{of: map[int]string{}}
+	s.note(0, 1, "primary")
+	if other := s.note(0, 1, "candidate"); other != "primary" {
+		t.Errorf("a caller on both sides is noted as %q", other)
+	}
+	s.next()
+	if other := s.note(0, 1, "candidate") + s.note(1, 1, "primary") + s.note(1, 1, "candidate"); other != "" {
+		t.Errorf("while a step is taken: %q", other)
+	}
+}
+
 // A release goes through every step under load, and is rolled back from every one: nobody fails, and between two steps each
 // caller stays on one side, and on the candidate as long as its weight grows.
 func TestCanaryUnderLoad(t *testing.T) {

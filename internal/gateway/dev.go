@@ -134,6 +134,7 @@ type Development struct {
 	Module  string // whose services are built
 	Dir     string // of all data
 	Environ []string
+	Issuer  string // the URL by which clients know auth, unless Environ says
 	Auth    *Backend
 	Absent  []*Backend // the services to run
 	Stdout  io.Writer
@@ -209,7 +210,7 @@ func (d *Development) start(b *Backend) func(ctx context.Context, listening func
 			}
 			env = append(env, "AUTH_URL="+url)
 		} else {
-			env = append(env, "AUTH_URL=", "ISSUER="+cmp.Or(value(d.Environ, "ISSUER"), "http://127.0.0.1/auth"),
+			env = append(env, "AUTH_URL=", "ISSUER="+cmp.Or(value(d.Environ, "ISSUER"), d.Issuer),
 				"SEED="+cmp.Or(value(d.Environ, "SEED"), string(encode(d.logins))))
 		}
 		return Exec(filepath.Join(d.folder, b.Name), env,

@@ -306,6 +306,16 @@ func TestUpstreamCookies(t *testing.T) {
 	}
 }
 
+// A cache in front may give an answer that was made for a session's cookies to nobody else, whatever else it varies by.
+func TestVary(t *testing.T) {
+	target := service(t, func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Vary", "Accept-Language") })
+	g := open(t, setup{targets: map[string]*url.URL{"chat": target}})
+	answer, _ := get(t, g.url+"/chat/", logIn(t, g))
+	if diff := cmp.Diff([]string{"Cookie", "Accept-Language"}, answer.Header["Vary"]); diff != "" {
+		t.Errorf("Vary mismatch (-want +got):\n%s", diff)
+	}
+}
+
 // Whose session ends elsewhere is out, at the gateway too.
 func TestRevoked(t *testing.T) {
 	g := open(t, setup{targets: map[string]*url.URL{"chat": echo(t)}, routes: `{"defaults":{"auth":"required"}}`})
