@@ -68,10 +68,13 @@ func Open(ctx context.Context, getenv func(string) string, root []byte, backends
 	}
 	ctx, g.stop = context.WithCancel(context.WithoutCancel(ctx))
 	auth := byName["auth"]
-	g.verifier = verify.Start(ctx, verify.HTTP(&url.URL{Scheme: "http", Host: "auth"}, auth.To()), verify.Options{Audience: serve.Audience})
-	sessions := &Sessions{Verify: g.verifier.Verify, Auth: func() *url.URL { u, _ := auth.Where(); return u }, Transport: auth.transport, Now: time.Now}
+	source := verify.HTTP(&url.URL{Scheme: "http", Host: "auth"}, auth.To())
+	g.verifier = verify.Start(ctx, source, verify.Options{Audience: serve.Audience})
+	where := func() *url.URL { u, _ := auth.Where(); return u }
+	sessions := &Sessions{Verify: g.verifier.Verify, Auth: where, Transport: auth.transport, Now: time.Now}
 	go g.catchUp(ctx, getenv("PEERS") != "", logger)
-	g.front, err = NewFront(ctx, FrontOptions{Routes: routes, Backends: byName, Control: g.control.Table, Known: g.known, Sessions: sessions, Now: time.Now})
+	g.front, err = NewFront(ctx, FrontOptions{Routes: routes, Backends: byName, Control: g.control.Table, Known: g.known,
+		Sessions: sessions, Now: time.Now})
 	if err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
@@ -102,8 +105,11 @@ func openControl(ctx context.Context, getenv func(string) string, routes []Route
 	if err != nil {
 		return nil, fmt.Errorf("PEERS: %w", err)
 	}
-	options := control.Options{Dir: filepath.Join(getenv("DATA_DIR"), "gateway"), Self: self, Peers: peers, Secret: []byte(getenv("PEER_SECRET")),
-		Now: time.Now, Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), Client: &http.Client{Transport: NewTransport()}, Logger: logger}
+	options := control.Options{
+		Dir: filepath.Join(getenv("DATA_DIR"), "gateway"), Self: self, Peers: peers, Secret: []byte(getenv("PEER_SECRET")),
+		Now: time.Now, Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), Client: &http.Client{Transport: NewTransport()},
+		Logger: logger,
+	}
 	for _, r := range routes {
 		options.Routes = append(options.Routes, r.Name)
 	}

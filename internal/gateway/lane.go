@@ -72,7 +72,8 @@ func (l *Lane) Handler(w http.ResponseWriter, r *http.Request) error {
 	d := l.front.Control().Route(l.Name).Decide(began, key)
 	switch d.Mode {
 	case control.Off:
-		return outcome(r, "not_applied", serve.Problem(http.StatusServiceUnavailable, "switched-off", "%s is switched off", l.Name).RetryAfter(retryAfter))
+		off := serve.Problem(http.StatusServiceUnavailable, "switched-off", "%s is switched off", l.Name)
+		return outcome(r, "not_applied", off.RetryAfter(retryAfter))
 	case control.Static:
 		d.ServeStatic(w)
 		return nil
@@ -129,7 +130,8 @@ func (l *Lane) admit(w http.ResponseWriter, r *http.Request, subject string, now
 	}
 	worst := results[limit.Tightest(results[:n])]
 	l.stats.limited.Add(1)
-	return outcome(r, "not_applied", serve.Problem(http.StatusTooManyRequests, "rate-limited", "too many requests to %s", l.Name).RetryAfter(worst.RetryAfter))
+	limited := serve.Problem(http.StatusTooManyRequests, "rate-limited", "too many requests to %s", l.Name)
+	return outcome(r, "not_applied", limited.RetryAfter(worst.RetryAfter))
 }
 
 // target is where a decision sends a request.

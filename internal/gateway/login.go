@@ -18,7 +18,11 @@ func (s *Sessions) LogIn(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	next := ownPath(r.PostForm.Get("next"))
-	body, err := json.Marshal(map[string]string{"login": r.PostForm.Get("login"), "password": r.PostForm.Get("password"), "code": r.PostForm.Get("code")})
+	asked := map[string]string{}
+	for _, field := range []string{"login", "password", "code"} {
+		asked[field] = r.PostForm.Get(field)
+	}
+	body, err := json.Marshal(asked)
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,8 @@ func (f *Front) Metrics(w io.Writer) {
 	serve.WriteCounter(w, "gateway_retries_total", "Attempts after the first.", "route", retried)
 	serve.WriteCounter(w, "gateway_circuit_refused_total", "Requests that a circuit breaker refused.", "route", broken)
 	serve.WriteCounter(w, "gateway_shadow_mismatches_total", "Shadow answers that differed.", "route", shadowed)
-	fmt.Fprintf(w, "# HELP gateway_circuits_open Circuit breakers that let nothing, or one probe, pass.\n# TYPE gateway_circuits_open gauge\ngateway_circuits_open %d\n", open)
-	fmt.Fprintf(w, "# HELP gateway_retries_refused_total Retries that the budget refused.\n# TYPE gateway_retries_refused_total counter\ngateway_retries_refused_total %d\n", f.budget.State(now).Refused)
+	fmt.Fprintf(w, "# HELP gateway_circuits_open Circuit breakers that let nothing, or one probe, pass.\n"+
+		"# TYPE gateway_circuits_open gauge\ngateway_circuits_open %d\n", open)
+	fmt.Fprintf(w, "# HELP gateway_retries_refused_total Retries that the budget refused.\n"+
+		"# TYPE gateway_retries_refused_total counter\ngateway_retries_refused_total %d\n", f.budget.State(now).Refused)
 }
