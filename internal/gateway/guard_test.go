@@ -154,7 +154,7 @@ func TestGuardTrace(t *testing.T) {
 		if _, err := fmt.Sscanf(got, "[%q] %s", &seen, &state); err != nil {
 			t.Fatalf("%q: the service saw %s: %v", c.header, got, err)
 		}
-		if len(seen) != 55 || strings.Contains(seen, parent+"-0") || strings.Contains(seen, id) != c.goes || state != c.state {
+		if len(seen) != 55 || seen[36:52] == parent || strings.Contains(seen, id) != c.goes || state != c.state {
 			t.Errorf("%q: the service saw %s; want the trace to go on: %v, and state %s", c.header, got, c.goes, c.state)
 		}
 	}

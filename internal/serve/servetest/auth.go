@@ -47,8 +47,9 @@ func NewAuth(t testing.TB) *Auth {
 	mux.HandleFunc("GET /.well-known/jwks.json", func(w http.ResponseWriter, _ *http.Request) { w.Write(keys) })
 	mux.HandleFunc("GET /revocations", a.feed)
 	mux.HandleFunc("GET /ready", func(http.ResponseWriter, *http.Request) {})
-	server := httptest.NewServer(mux)
-	a.URL = server.URL
+	server := httptest.NewUnstartedServer(mux)
+	a.URL = "http://" + server.Listener.Addr().String() // before anybody can ask
+	server.Start()
 	t.Cleanup(func() { close(a.gone); server.Close() })
 	return a
 }
