@@ -109,6 +109,39 @@ func TestGuardStrips(t *testing.T) {
 	}
 }
 
+// Who takes over while a service is away learns nothing of the callers, unless the route says that it may.
+func TestOverIsAnonymous(t *testing.T) {
+	elsewhere := echo(t).String()
+	g := open(t, setup{targets: map[string]*url.URL{"chat": echo(t), "pay": echo(t)}, routes: `{"routes":{
+		"chat":{"fallback":"` + elsewhere + `"}, "pay":{"fallback":"` + elsewhere + `","fallback_identity":true}}}`})
+	bearer := g.auth.bearer("minji")
+	secret := []string{bearer, "Cookie: a=b", "Keep: this"}
+	known := bearer + "\r\nCookie: a=b\r\nKeep: this\r\nX-Auth-Request-User: minji\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\n"
+	unknown := "Keep: this\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\n"
+	for _, c := range []struct{ route, change, want string }{
+		{"chat", `{"mode":"on"}`, known},
+		{"chat", `{"mode":"over"}`, unknown},
+		{"chat", `{"mode":"over","upstream":"` + elsewhere + `"}`, unknown},
+		{"pay", `{"mode":"over"}`, known},
+	} {
+		g.operate("PUT", c.route+"/switch", c.change)
+		for _, body := range []string{"", "sent as it is read"} { // the short way and the long one
+			r, err := http.NewRequest("PUT", g.url+"/"+c.route+"/", io.NopCloser(strings.NewReader(body)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, line := range secret {
+				name, value, _ := strings.Cut(line, ": ")
+				r.Header.Set(name, value)
+			}
+			_, got := fetch(t, r)
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("%s %s: mismatch (-want +got):\n%s", c.route, c.change, diff)
+			}
+		}
+	}
+}
+
 // The client is whoever the trusted proxies say, and nobody else is believed.
 func TestGuardAddress(t *testing.T) {
 	for _, c := range []struct{ trusted, forwarded, proto, want string }{

@@ -64,6 +64,9 @@ type passage struct {
 // service did not answer properly), 503 (the breaker is open) or 504 (it took too long).
 func (l *Lane) pass(w http.ResponseWriter, r *http.Request, d control.Decision, target *url.URL, subject string) error {
 	serve.LimitBody(r, l.BodyMax)
+	if d.Mode == control.Over && !l.FallbackIdentity {
+		r, subject = anonymous(r), ""
+	}
 	p := &passage{lane: l, w: w, r: r, decision: d, target: target, subject: subject, try: try{lane: l, attempts: l.Retries.Attempts}}
 	p.leave = l.enter()
 	defer p.leave()
@@ -93,6 +96,19 @@ func (l *Lane) pass(w http.ResponseWriter, r *http.Request, d control.Decision, 
 		return nil
 	}
 	return p.problem(p.failed)
+}
+
+// anonymous is a request without what says who sent it.
+func anonymous(r *http.Request) *http.Request {
+	known := r.Header
+	r = r.WithContext(r.Context())
+	r.Header = make(http.Header, len(known))
+	for name, values := range known {
+		if name != "Authorization" && name != "Cookie" {
+			r.Header[name] = values
+		}
+	}
+	return r
 }
 
 // proxy is forward for whatever comes: what switches protocols, and bodies that are read while they are sent.

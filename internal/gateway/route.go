@@ -19,6 +19,9 @@ type Route struct {
 	Upstream *url.URL
 	// Fallback is where requests go while the kill switch says so; nil: nowhere, and it cannot.
 	Fallback *url.URL
+	// FallbackIdentity says that whoever requests go to while the switch says over may know who calls, and be given tokens and
+	// cookies. A CDN may not.
+	FallbackIdentity bool
 	// KeepPrefix says that the upstream knows its paths with /<name>.
 	KeepPrefix bool
 	// Auth says whether a request needs a token that is good. A bad one is refused anyway.
@@ -95,6 +98,7 @@ type (
 	routeJSON struct {
 		Upstream   string       `json:"upstream"`
 		Fallback   string       `json:"fallback"`
+		Identity   *bool        `json:"fallback_identity"`
 		KeepPrefix *bool        `json:"keep_prefix"`
 		Auth       Auth         `json:"auth"`
 		Timeout    duration     `json:"timeout"`
@@ -209,6 +213,9 @@ func (j routeJSON) over(base Route) (Route, error) {
 	}
 	r.Auth = cmp.Or(j.Auth, r.Auth)
 	r.Timeout = cmp.Or(time.Duration(j.Timeout), r.Timeout)
+	if j.Identity != nil {
+		r.FallbackIdentity = *j.Identity
+	}
 	if j.KeepPrefix != nil {
 		r.KeepPrefix = *j.KeepPrefix
 	}

@@ -32,7 +32,7 @@ func TestReadRoutes(t *testing.T) {
 			"rates": [{"by": "route", "requests": 10, "window": "1s"}]},
 		"routes": {
 			"chat": {},
-			"images": {"upstream": "http://images.example/base/", "fallback": "https://cdn.example", "keep_prefix": true, "auth": "optional",
+			"images": {"upstream": "http://images.example/base/", "fallback": "https://cdn.example", "fallback_identity": true, "keep_prefix": true, "auth": "optional",
 				"timeout": "1m30s", "body_bytes_max": 0, "retries": {"attempts": 1}, "rates": [
 					{"by": "address", "requests": 100, "window": "1m", "burst": 7}, {"by": "subject", "requests": 5, "window": "24h"}]}}}`),
 		[]string{"pay", "chat"})
@@ -44,7 +44,7 @@ func TestReadRoutes(t *testing.T) {
 	chat.Name, pay.Name = "chat", "pay"
 	want := []Route{chat, {
 		Name: "images", Upstream: &url.URL{Scheme: "http", Host: "images.example", Path: "/base"}, Fallback: &url.URL{Scheme: "https", Host: "cdn.example"},
-		KeepPrefix: true, Auth: Optional, Timeout: 90 * time.Second, BodyMax: 0, Retries: Retries{1, 20},
+		FallbackIdentity: true, KeepPrefix: true, Auth: Optional, Timeout: 90 * time.Second, BodyMax: 0, Retries: Retries{1, 20},
 		Rates: []Rate{{ByAddress, 100, time.Minute, 7}, {BySubject, 5, 24 * time.Hour, 5}},
 	}, pay}
 	if diff := cmp.Diff(want, got); diff != "" {
