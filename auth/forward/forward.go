@@ -91,7 +91,7 @@ import (
 	"net/netip"
 	"strings"
 
-	"dongne/internal/gateway/edge"
+	"dongne/internal/edge"
 )
 
 // Dialect is how a proxy asks.

@@ -9,8 +9,8 @@ import (
 	"net/netip"
 	"time"
 
+	"dongne/internal/edge"
 	"dongne/internal/gateway/control"
-	"dongne/internal/gateway/edge"
 	"dongne/internal/gateway/limit"
 	"dongne/internal/serve"
 )

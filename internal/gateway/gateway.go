@@ -18,8 +18,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"dongne/internal/edge"
 	"dongne/internal/gateway/control"
-	"dongne/internal/gateway/edge"
 	"dongne/internal/peer"
 	"dongne/internal/serve"
 	"dongne/internal/verify"

@@ -14,8 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"dongne/internal/edge"
 	"dongne/internal/gateway/control"
-	"dongne/internal/gateway/edge"
 	"dongne/internal/gateway/shadow"
 	"dongne/internal/serve"
 )

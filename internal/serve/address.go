@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"dongne/internal/gateway/edge"
+	"dongne/internal/edge"
 )
 
 // Address returns the address of the client: that of its connection or, where that comes from one of TRUSTED_PROXIES, the one

@@ -13,7 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"dongne/internal/gateway/edge"
+	"dongne/internal/edge"
 )
 
 // Var is one environment variable: its name, its default and one line of help. A variable that is set to the empty
