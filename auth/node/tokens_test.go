@@ -103,6 +103,42 @@ func TestIntrospection(t *testing.T) {
 	}
 }
 
+// TestClockSteps: when the clock is set, ahead and back, tokens that are given out from then on count by it, sessions go on,
+// and nothing that was revoked counts again.
+func TestClockSteps(t *testing.T) {
+	s := open(t, nil)
+	p, other, out, one := s.logIn(ana), s.logIn("bo"), s.logIn("bo"), s.logIn("bo")
+	wantError(t, "log out", s.Revoke(t.Context(), out.Refresh, at(1)), nil)
+	wantError(t, "revoke an access token", s.Revoke(t.Context(), one.Access, at(1)), nil)
+	step := func(by time.Duration) {
+		s.clock.advance(by)
+		var err error
+		p, err = s.Refresh(t.Context(), p.Refresh, at(1))
+		wantError(t, fmt.Sprintf("refresh after a step of %v", by), err, nil)
+		s.wantGood(fmt.Sprintf("refreshed after a step of %v", by), p.Access, true)
+		s.wantGood("of a session that ended", out.Access, false)
+		s.wantGood("revoked", one.Access, false)
+		fresh := s.logIn(ana)
+		s.wantGood("after a log-in", fresh.Access, true)
+		wantError(t, "revoke it", s.Revoke(t.Context(), fresh.Access, at(1)), nil)
+		s.wantGood("revoked at once", fresh.Access, false)
+		fresh = s.logIn(ana)
+		wantError(t, "log out", s.Revoke(t.Context(), fresh.Refresh, at(1)), nil)
+		s.wantGood("logged out", fresh.Access, false)
+	}
+	for _, by := range []time.Duration{5 * time.Minute, -5 * time.Minute, -5 * time.Minute, 5 * time.Minute} {
+		step(by)
+	}
+	s.wantGood("of before, as the clock is what it was", other.Access, true)
+	s.close()
+	s.reopen()
+	s.wantGood("of before, after a restart", other.Access, true)
+	s.wantGood("of a session that ended, after a restart", out.Access, false)
+	s.wantGood("revoked, after a restart", one.Access, false)
+	step(time.Hour)
+	step(-time.Hour)
+}
+
 // importLegacy makes a token of the older system known.
 func (s *setting) importLegacy(text, user string, expires time.Time) {
 	s.t.Helper()

@@ -392,7 +392,7 @@ func (m *model) revokeToken(q *RevokeToken) Result {
 	if q.Expires > m.now+60*minute {
 		return Result{Code: Invalid}
 	}
-	if q.Expires+minute < m.now || m.tokenRevoked(q.ID) {
+	if m.tokenRevoked(q.ID) {
 		return Result{Code: Same}
 	}
 	m.revoke(RevokedToken, q.ID, q.Expires)

@@ -5,9 +5,11 @@
 //
 // # Time
 //
-// Every time is in Unix milliseconds. The time that decides is that of the slot, Result.At. Who mints an access token
-// for a request must take Result.At for its iat: then a revocation, which is kept for AccessLife + Skew, outlives every
-// token that it is about.
+// Every time is in Unix milliseconds. The time that decides is that of the slot, Result.At, which never goes back: where
+// a clock was ahead for a moment, it stands still until the clocks have come after it. Who mints an access token for a
+// request must take Result.At for its iat, or an earlier time: then a revocation, which is kept for AccessLife + Skew,
+// outlives every token that it is about. A clock that was ahead by more than that, and is set back, makes the revocations
+// of just before be forgotten: who has heard of them keeps them (see package verify), who starts then does not know them.
 //
 // # Sessions
 //

@@ -76,8 +76,8 @@ type EndSessions struct {
 	Address string
 }
 
-// RevokeToken revokes one access token. The same again is Same, as is one that has expired. Refused: Full; Invalid when
-// it expires later than TokenAheadMax.
+// RevokeToken revokes one access token. Whether it has expired is for who asks: by his clock, it counts still. The same
+// again is Same. Refused: Full; Invalid when it expires later than TokenAheadMax.
 type RevokeToken struct {
 	ID      TokenID
 	Expires int64 // its exp, Unix milliseconds

@@ -266,7 +266,7 @@ func (q *RevokeToken) apply(s *State) Result {
 	switch {
 	case q.Expires > s.now+TokenAheadMax.Milliseconds():
 		return refuse(Invalid)
-	case s.revoked[q.ID] || q.Expires+Skew.Milliseconds() < s.now:
+	case s.revoked[q.ID]:
 		return refuse(Same)
 	case len(s.revocations) >= s.limits.revocations:
 		return refuse(Full)
