@@ -1,68 +1,41 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"dongne/internal/serve/servetest"
 )
 
 // victim is an auth process that is killed and started again.
 type victim struct {
+	servetest.Process
 	t      *testing.T
-	binary string
-	env    []string
-	cmd    *exec.Cmd
-	url    string
 	client *http.Client
 }
 
 func (v *victim) start() {
 	v.t.Helper()
-	v.cmd = exec.Command(v.binary)
-	v.cmd.Env, v.cmd.Stderr = v.env, os.Stderr
-	out, err := v.cmd.StdoutPipe()
-	if err != nil {
-		v.t.Fatal(err)
-	}
-	if err := v.cmd.Start(); err != nil {
-		v.t.Fatal(err)
-	}
-	lines := bufio.NewScanner(out)
-	v.url = ""
-	for v.url == "" && lines.Scan() {
-		var line struct{ Msg, URL string }
-		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "listening" {
-			v.url = line.URL
-		}
-	}
-	if v.url == "" {
-		v.t.Fatal("auth does not start")
-	}
-	go io.Copy(io.Discard, out)
+	v.Start(v.t)
 	until(v.t, "it is ready", func() bool { status, _ := v.send("GET", "/ready", "", ""); return status == 200 })
 }
 
 func (v *victim) kill() {
-	v.cmd.Process.Kill()
-	v.cmd.Wait()
+	v.Kill()
 	v.client.CloseIdleConnections()
 }
 
 // send asks once; status 0: no answer.
 func (v *victim) send(method, path, token, body string) (status int, answer string) {
-	r, err := http.NewRequest(method, v.url+path, strings.NewReader(body))
+	r, err := http.NewRequest(method, v.URL()+path, strings.NewReader(body))
 	if err != nil {
 		v.t.Error(err)
 		return 0, ""
@@ -132,17 +105,13 @@ func (v *victim) audit(c *chain) {
 // tokens, log-outs, users. In the end the second-last token of a session, used again, ends it: there is one line of
 // successors. DONGNE_KILLS says how often (5), DONGNE_SEED which luck.
 func TestKilled(t *testing.T) {
-	kills, seed := number(t, "DONGNE_KILLS", 5), uint64(number(t, "DONGNE_SEED", 1))
+	kills, seed := servetest.Number(t, "DONGNE_KILLS", 5), uint64(servetest.Number(t, "DONGNE_SEED", 1))
 	t.Logf("DONGNE_SEED=%d", seed)
 	luck := rand.New(rand.NewPCG(seed, 0))
-	v := &victim{t: t, binary: filepath.Join(t.TempDir(), "auth"), client: &http.Client{Timeout: patience}}
-	if out, err := exec.Command("go", "build", "-o", v.binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	v.env = append(os.Environ(), "PORT=0", "DATA_DIR="+t.TempDir(), "ISSUER=http://auth.test", "AUTH_KEY="+secret, "TRUSTED_PROXIES=",
+	v := &victim{Process: servetest.Process{Binary: servetest.Build(t)}, t: t, client: &http.Client{Timeout: patience}}
+	v.Env = append(v.Env, "DATA_DIR="+t.TempDir(), "ISSUER=http://auth.test", "AUTH_KEY="+secret, "TRUSTED_PROXIES=",
 		fmt.Sprintf(`SEED=[{"login":"ana","password":%q}]`, passes))
 	v.start()
-	t.Cleanup(func() { v.kill() })
 	credentials := func(login string) string { return fmt.Sprintf(`{"login":%q,"password":%q}`, login, passes) }
 	open := func(login string) *chain {
 		status, body := v.send("POST", "/login", "", credentials(login))
@@ -219,17 +188,4 @@ func TestKilled(t *testing.T) {
 	if doubts == 0 {
 		t.Error("no kill left anything in doubt")
 	}
-}
-
-// number reads a number from the environment.
-func number(t *testing.T, name string, usual int) int {
-	text := os.Getenv(name)
-	if text == "" {
-		return usual
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	return n
 }

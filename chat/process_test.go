@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,9 +9,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +16,7 @@ import (
 	"testing"
 
 	"dongne/chat/room"
+	"dongne/internal/serve/servetest"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -27,7 +24,6 @@ import (
 // processes are real chat processes, each behind relays of the test, whose addresses do not change when one restarts.
 type processes struct {
 	t      *testing.T
-	binary string
 	relays map[[2]string]*relay // from, to; clients are "": they go straight to the node
 
 	mu    sync.Mutex
@@ -35,8 +31,8 @@ type processes struct {
 }
 
 type process struct {
+	servetest.Process
 	dir  string
-	cmd  *exec.Cmd
 	addr string // "" while it is down
 }
 
@@ -92,12 +88,10 @@ func (r *relay) set(up bool) {
 }
 
 func startProcesses(t *testing.T, names ...string) *processes {
-	p := &processes{t: t, binary: filepath.Join(t.TempDir(), "chat"), relays: map[[2]string]*relay{}, procs: map[string]*process{}}
-	if out, err := exec.Command("go", "build", "-o", p.binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
+	p := &processes{t: t, relays: map[[2]string]*relay{}, procs: map[string]*process{}}
+	binary := servetest.Build(t)
 	for _, name := range names {
-		p.procs[name] = &process{dir: t.TempDir()}
+		p.procs[name] = &process{Process: servetest.Process{Binary: binary}, dir: t.TempDir()}
 	}
 	for _, to := range names {
 		for _, from := range names {
@@ -118,11 +112,6 @@ func startProcesses(t *testing.T, names ...string) *processes {
 	for _, name := range names {
 		p.start(name)
 	}
-	t.Cleanup(func() {
-		for _, name := range names {
-			p.kill(name)
-		}
-	})
 	return p
 }
 
@@ -141,41 +130,19 @@ func (p *processes) start(name string) {
 		}
 	}
 	proc := p.procs[name]
-	cmd := exec.Command(p.binary)
-	cmd.Env = append(os.Environ(), "PORT=0", "NODE_ID="+name, "DATA_DIR="+proc.dir, "PEERS="+strings.Join(peers, ","), "PEER_SECRET="+secret, "SENDS_PER_SECOND=100000")
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	cmd.Stderr = cmd.Stdout
-	if err := cmd.Start(); err != nil {
-		p.t.Fatal(err)
-	}
-	lines := bufio.NewScanner(stdout)
-	var line struct{ Msg, Addr string }
-	for lines.Scan() {
-		if json.Unmarshal(lines.Bytes(), &line); line.Msg == "listening" {
-			break
-		}
-	}
-	if line.Addr == "" {
-		p.t.Fatalf("%s does not listen: %s", name, lines.Text())
-	}
-	go io.Copy(io.Discard, stdout)
+	proc.Env = []string{"NODE_ID=" + name, "DATA_DIR=" + proc.dir, "PEERS=" + strings.Join(peers, ","), "PEER_SECRET=" + secret, "SENDS_PER_SECOND=100000"}
+	proc.Start(p.t)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	proc.cmd, proc.addr = cmd, line.Addr
+	proc.addr = proc.Addr
 }
 
 // kill is kill -9.
 func (p *processes) kill(name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if proc := p.procs[name]; proc.addr != "" {
-		proc.addr = ""
-		proc.cmd.Process.Kill()
-		proc.cmd.Wait()
-	}
+	p.procs[name].addr = ""
+	p.procs[name].Kill()
 }
 
 // writer sends messages with a key each, to any node that takes them, until ctx ends; it notes what was acknowledged.

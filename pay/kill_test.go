@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -18,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"dongne/internal/serve/servetest"
 	"dongne/pay/ledger"
 
 	"github.com/google/go-cmp/cmp"
@@ -32,49 +31,24 @@ type ask struct {
 
 // victim is a pay process that is killed and started again.
 type victim struct {
+	servetest.Process
 	t      *testing.T
-	binary string
-	env    []string
-	cmd    *exec.Cmd
-	url    string
 	client *http.Client
 }
 
 func (v *victim) start() {
 	v.t.Helper()
-	v.cmd = exec.Command(v.binary)
-	v.cmd.Env = v.env
-	v.cmd.Stderr = os.Stderr
-	out, err := v.cmd.StdoutPipe()
-	if err != nil {
-		v.t.Fatal(err)
-	}
-	if err := v.cmd.Start(); err != nil {
-		v.t.Fatal(err)
-	}
-	lines := bufio.NewScanner(out)
-	v.url = ""
-	for v.url == "" && lines.Scan() {
-		var line struct{ Msg, URL string }
-		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "listening" {
-			v.url = line.URL
-		}
-	}
-	if v.url == "" {
-		v.t.Fatal("pay does not start")
-	}
-	go io.Copy(io.Discard, out)
+	v.Start(v.t)
 }
 
 func (v *victim) kill() {
-	v.cmd.Process.Kill()
-	v.cmd.Wait()
+	v.Kill()
 	v.client.CloseIdleConnections()
 }
 
 // send asks once, and notes a definite answer.
 func (v *victim) send(a *ask) bool {
-	req, err := http.NewRequest(http.MethodPost, v.url+a.path, strings.NewReader(a.body))
+	req, err := http.NewRequest(http.MethodPost, v.URL()+a.path, strings.NewReader(a.body))
 	if err != nil {
 		v.t.Error(err)
 		return false
@@ -116,7 +90,7 @@ func withoutTrace(body []byte) string {
 
 func (v *victim) get(path string, into any) {
 	v.t.Helper()
-	req, err := http.NewRequest(http.MethodGet, v.url+path, nil)
+	req, err := http.NewRequest(http.MethodGet, v.URL()+path, nil)
 	if err != nil {
 		v.t.Fatal(err)
 	}
@@ -183,18 +157,14 @@ func TestKilled(t *testing.T) {
 }
 
 func testKilled(t *testing.T, shards int) {
-	kills := number(t, "DONGNE_KILLS", 5)
-	seed := uint64(number(t, "DONGNE_SEED", 1))
+	kills := servetest.Number(t, "DONGNE_KILLS", 5)
+	seed := uint64(servetest.Number(t, "DONGNE_SEED", 1))
 	t.Logf("DONGNE_SEED=%d", seed)
 	luck := rand.New(rand.NewPCG(seed, 0))
 	dir := t.TempDir()
-	v := &victim{t: t, binary: filepath.Join(t.TempDir(), "pay"), client: &http.Client{Timeout: 20 * time.Second}}
-	if out, err := exec.Command("go", "build", "-o", v.binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	v.env = append(os.Environ(), "PORT=0", "DATA_DIR="+dir, "LOG_LEVEL=info", fmt.Sprint("SHARDS=", shards))
+	v := &victim{Process: servetest.Process{Binary: servetest.Build(t)}, t: t, client: &http.Client{Timeout: 20 * time.Second}}
+	v.Env = append(v.Env, "DATA_DIR="+dir, "LOG_LEVEL=info", fmt.Sprint("SHARDS=", shards))
 	v.start()
-	t.Cleanup(v.kill)
 	for _, id := range tellerAccounts {
 		a := &ask{key: "open " + id, path: "/accounts", body: fmt.Sprintf(`{"id":%q,"currency":"KRW","kind":%q}`, id,
 			map[bool]string{true: "asset", false: "liability"}[id == "cash"])}
@@ -232,8 +202,8 @@ func testKilled(t *testing.T, shards int) {
 	}
 	t.Logf("%d kills, %d requests, %d of them in doubt", kills, acked, doubted)
 	v.kill()
-	verify := exec.Command(v.binary, "verify")
-	verify.Env = v.env
+	verify := exec.Command(v.Binary, "verify")
+	verify.Env = append(os.Environ(), v.Env...)
 	if out, err := verify.CombinedOutput(); err != nil || !bytes.HasSuffix(out, []byte("valid\n")) {
 		t.Errorf("verify: %v\n%s", err, out)
 	}
@@ -301,7 +271,7 @@ func (v *victim) settle() {
 	deadline, tick := time.NewTimer(20*time.Second), time.NewTicker(20*time.Millisecond)
 	defer tick.Stop()
 	for {
-		resp, err := v.client.Get(v.url + "/metrics")
+		resp, err := v.client.Get(v.URL() + "/metrics")
 		if err != nil {
 			v.t.Fatal(err)
 		}
@@ -340,17 +310,4 @@ func (v *victim) compare(want map[string]int64) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		v.t.Errorf("balances after a kill (-answers +accounts)\n%s", diff)
 	}
-}
-
-// number reads a number from the environment.
-func number(t *testing.T, name string, usual int) int {
-	text := os.Getenv(name)
-	if text == "" {
-		return usual
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	return n
 }
