@@ -127,8 +127,8 @@ func TestRuns(t *testing.T) {
 		{"clock", exitInvalid, []string{" was given out "}, append([]string{"-w", "unique-ids", "--rate", "3000", "--concurrency", "8n"}, mutant("ids-clock")...)},
 		{"chatty", exitInvalid, []string{`echo_ok has a member "debug" that the protocol does not know`}, append([]string{"-w", "echo"}, mutant("echo-chatty")...)},
 		{"babbler", exitInvalid, []string{"printed a line on stdout that is no message: byte ", "\n    | "}, append([]string{"-w", "broadcast"}, mutant("broadcast-babbler")...)},
-		{"quitter", exitInvalid, []string{"ended by itself: exit status"}, append([]string{"-w", "broadcast"}, mutant("broadcast-quitter")...)},
-		{"quitter, compat", exitFailed, []string{"ended by itself: exit status"}, append([]string{"-w", "broadcast", "--compat"}, mutant("broadcast-quitter")...)},
+		{"quitter", exitInvalid, []string{"ended by itself: exit status"}, append([]string{"-w", "broadcast", "--rate", "150"}, mutant("broadcast-quitter")...)},
+		{"quitter, compat", exitFailed, []string{"ended by itself: exit status"}, append([]string{"-w", "broadcast", "--rate", "150", "--compat"}, mutant("broadcast-quitter")...)},
 		{"never ok", exitInvalid, []string{"\n  INVALID"}, // though it tested nothing
 			[]string{"-w", "unique-ids", "--rate", "2", "--bin", h.path, "--", "node", "mutant", "echo-other"}},
 		{"no node", exitFailed, []string{"does not start", "the process ended"}, []string{"-w", "echo", "--bin", h.path, "--", "nonsense"}},

@@ -39,7 +39,8 @@ func build(ctx context.Context, vcs, module, folder string, services []string) e
 		args = append(args, module+"/"+s)
 	}
 	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it removes its temporary files then
+	cmd.Env = append(os.Environ(), "GOTMPDIR="+folder) // interrupted early enough, it leaves its temporary files behind
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	output, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, bytes.TrimSpace(output))
